@@ -1,0 +1,53 @@
+"""The grammar of bets: `SIDE..SIDE[,SIDE…]`, `SIDE = CHOICE[+CHOICE…]`, `CHOICE = name[:value|:key=value]…`."""
+
+import re
+
+from ridgepoint.choice.base import Choice, Option
+from ridgepoint.choice.registry import CHOICES
+from ridgepoint.errors import BadInput, UnknownName
+
+__all__ = ["parse_bet", "parse_choice", "parse_choices"]
+
+_MAX_TEXT = 400
+_WORD = re.compile(r"[A-Za-z0-9_.%-]+")
+
+
+def parse_bet(text: str) -> tuple[str, tuple[str, ...]]:
+    """`"bf16..int8,int4"` -> `("bf16", ("int8", "int4"))`; the sides are checked when they are resolved."""
+    if len(text) > _MAX_TEXT:
+        raise BadInput(f"a bet of {len(text)} characters is too long; at most {_MAX_TEXT}")
+    left, dots, right = text.partition("..")
+    sides = tuple(part.strip() for part in right.split(","))
+    if not dots or not left.strip() or not all(sides) or ".." in right:
+        raise BadInput(f"{text!r} is not a bet; write A..B or A..B,C, for example bf16..int8,int4")
+    return left.strip(), sides
+
+
+def parse_choices(text: str) -> tuple[Choice, ...]:
+    """`"bf16+int4:g128"` -> its choices; two of one axis are refused."""
+    if len(text) > _MAX_TEXT:
+        raise BadInput(f"a side of {len(text)} characters is too long; at most {_MAX_TEXT}")
+    choices = tuple(parse_choice(part.strip()) for part in text.split("+")) if text.strip() else ()
+    axes: dict[str, Choice] = {}
+    for choice in choices:
+        if choice.AXIS in axes:
+            raise BadInput(
+                f"{text!r}: {axes[choice.AXIS].spelled} and {choice.spelled} both settle the {choice.AXIS}; keep one"
+            )
+        axes[choice.AXIS] = choice
+    return choices
+
+
+def parse_choice(text: str) -> Choice:
+    """One choice from `name[:value|:key=value]…`."""
+    name, *rest = text.split(":")
+    known = {n: c for c in CHOICES for n in c.NAMES}
+    if name not in known:
+        raise UnknownName("choice", name, known)
+    words = []
+    for word in rest:
+        key, equals, value = word.rpartition("=")
+        if not _WORD.fullmatch(value) or (equals and not _WORD.fullmatch(key)):
+            raise BadInput(f"choice {text[:80]!r}: {word[:40]!r} is not a value or key=value")
+        words.append(Option(key, value))
+    return known[name].parse(name, tuple(words))

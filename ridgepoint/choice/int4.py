@@ -1,0 +1,59 @@
+"""4-bit integers, weight-only, with a scale and a zero point per group of inputs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ridgepoint.choice.base import Words, integer, no_more_words
+from ridgepoint.choice.weights import check_groups, rewrite_linears, swap_linears
+from ridgepoint.workload import Plan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Int4"]
+
+
+@dataclass(frozen=True, slots=True)
+class Int4:
+    """`int4` is groups of 32; `int4:g128` larger groups; `naive` and `head` as in int8."""
+
+    group: int = 32
+    naive: bool = False
+    head: bool = False
+
+    NAMES: ClassVar[tuple[str, ...]] = ("int4",)
+    AXIS: ClassVar[str] = "weights"
+
+    @classmethod
+    def parse(cls, name: str, words: Words) -> "Int4":
+        group, flags, rest = 32, set(), []
+        for word in words:
+            if word.key == "g" or (not word.key and word.value[:1] == "g" and word.value[1:].isdigit()):
+                group = integer("int4 group", word.value.removeprefix("g"), 32, 256)
+            elif not word.key and word.value in ("naive", "head"):
+                flags.add(word.value)
+            else:
+                rest.append(word)
+        no_more_words(name, tuple(rest))
+        return cls(group, "naive" in flags, "head" in flags)
+
+    @property
+    def weight(self) -> str:
+        return f"int4:g{self.group}"
+
+    @property
+    def spelled(self) -> str:
+        return self.weight + (":naive" if self.naive else "") + (":head" if self.head else "")
+
+    def acts(self, device: str) -> tuple[str, ...]:
+        return ("bf16",)
+
+    def check(self, plan: Plan) -> None:
+        check_groups(plan, self.weight, self.head)
+
+    def on_paper(self, plan: Plan) -> Plan:
+        return rewrite_linears(plan, self.weight, "naive" if self.naive else "", self.head)
+
+    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
+        return swap_linears(model, plan, kernels)

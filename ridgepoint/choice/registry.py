@@ -1,0 +1,22 @@
+"""All choices, one line each."""
+
+from ridgepoint.choice.base import Choice
+from ridgepoint.choice.batch import Batch
+from ridgepoint.choice.fp8 import Fp8
+from ridgepoint.choice.int4 import Int4
+from ridgepoint.choice.int8 import Int8
+from ridgepoint.choice.nf4 import Nf4
+from ridgepoint.choice.precision import Precision
+from ridgepoint.choice.threads import Threads
+
+__all__ = ["CHOICES"]
+
+CHOICES: tuple[type[Choice], ...] = (
+    Precision,
+    Int8,
+    Int4,
+    Nf4,
+    Fp8,
+    Batch,
+    Threads,
+)

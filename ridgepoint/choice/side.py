@@ -1,0 +1,82 @@
+"""A side of a bet: every choice settled, so that paper and metal carry out the same thing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING
+
+from ridgepoint.choice.base import Choice
+from ridgepoint.choice.grammar import parse_choices
+from ridgepoint.choice.precision import Precision
+from ridgepoint.choice.threads import Threads
+from ridgepoint.errors import NotSupported
+from ridgepoint.workload import Plan, Step, Workload
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Side", "resolve"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """Settled choices, base dtype first; `spec` names them in full and parses back to the same side."""
+
+    choices: tuple[Choice, ...]
+    device: str
+
+    @property
+    def spec(self) -> str:
+        """`"bf16+int4:g32+threads:1"`."""
+        return "+".join(choice.spelled for choice in self.choices)
+
+    @property
+    def short(self) -> str:
+        """What a person would write: threads only if not one, the dtype only if nothing rewrites the weights."""
+        words = [c.spelled for c in self.choices if c.spelled != "threads:1"]
+        return "+".join(words[1:] if any(c.AXIS == "weights" for c in self.choices) else words)
+
+    def plan(self, workload: Workload, step: Step) -> Plan:
+        """The plan of this side; raises NotSupported where a choice does not take the model."""
+        bare = Plan(workload, step, workload.dtype, device=self.device, side=self.spec)
+        plan = reduce(lambda plan, choice: choice.on_paper(plan), self.choices, bare)
+        for choice in self.choices:
+            choice.check(plan)
+        return plan
+
+    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
+        """The model after every choice's rewrite; `kernels` names the kernel by operator name."""
+        return reduce(lambda model, choice: choice.on_metal(model, plan, kernels), self.choices, model)
+
+
+def resolve(text: str, default_dtype: str, device: str = "cpu", common: str = "", threads: int = 1) -> Side:
+    """The side that `text` writes; what it does not name is that of `common` (`--with`), else the default.
+
+    The base dtype, where nobody names it, is the checkpoint's if every choice takes it, else the first that the
+    choice prefers (weight-only int8 needs bf16, fbgemm's dynamic int8 needs fp32).
+    """
+    own = parse_choices(text)
+    taken = {choice.AXIS for choice in own}
+    choices = [*own, *(c for c in parse_choices(common) if c.AXIS not in taken)]
+    if not any(isinstance(c, Threads) for c in choices):
+        choices.append(Threads(threads))
+    named = next((c for c in choices if isinstance(c, Precision)), None)
+    others = [c for c in choices if c is not named]
+    explicit = named is not None and any(c is named for c in own)
+    dtype = _base_dtype(named.dtype if named else default_dtype, others, device, explicit)
+    return Side((Precision(dtype), *sorted(others, key=lambda c: _ORDER.index(c.AXIS))), device)
+
+
+_ORDER = ("weights", "batch", "threads")
+
+
+def _base_dtype(wanted: str, choices: list[Choice], device: str, explicit: bool) -> str:
+    for choice in choices:
+        acts = choice.acts(device)
+        if acts and wanted not in acts:
+            if explicit:
+                raise NotSupported(
+                    f"{choice.spelled} has no kernel for {wanted} activations here; {' or '.join(acts)} has"
+                )
+            wanted = acts[0]
+    return wanted

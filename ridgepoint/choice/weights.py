@@ -1,0 +1,61 @@
+"""What all weight formats share: which linear layers they rewrite, on paper and on metal."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ridgepoint.errors import NotSupported
+from ridgepoint.workload import Linear, Op, Plan, format_named
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["check_groups", "rewrite_linears", "swap_linears"]
+
+
+def rewrite_linears(plan: Plan, weight: str, kernel: str, head: bool) -> Plan:
+    """The plan with every linear layer stored as `weight`, the head only if asked (it is left out by custom)."""
+
+    def rewrite(op: Op) -> Op:
+        if isinstance(op, Linear) and (head or op.role != "head"):
+            return replace(op, weight=weight, kernel=kernel)
+        return op
+
+    return plan.rewritten(rewrite)
+
+
+def check_groups(plan: Plan, weight: str, head: bool) -> None:
+    """Refuse a group size that does not divide the inputs of a layer, naming one that does."""
+    form = format_named(weight)
+    for op in plan.ops:
+        if not isinstance(op, Linear) or (op.role == "head" and not head) or op.sweep != "forward":
+            continue
+        k = int(op.k)
+        if not form.takes(k):
+            fits = [g for g in (256, 128, 64, 32) if k % g == 0 and g < form.group]
+            instead = f"groups of {fits[0]} do" if fits else "no group size does"
+            raise NotSupported(f"{weight}: {op.name} has {k} inputs, not a multiple of {form.group}; {instead}")
+
+
+def swap_linears(model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
+    """Replace each `nn.Linear` whose operator in the plan has a packed format by a module that holds it packed.
+
+    `kernels` names the kernel to use by operator name; where it is silent, the top rung of the format's ladder.
+    """
+    from ridgepoint.engine.convert import replace_linears
+    from ridgepoint.kernels.linear import find
+
+    ops = {op.name: op for op in plan.ops if isinstance(op, Linear) and op.weight != op.dtype}
+    groups = {int(op.weight.partition(":g")[2] or 0) for op in ops.values()} or {0}
+    assert len(groups) == 1, "one side has one weight format"
+
+    def select(name: str, linear: "nn.Linear"):  # type: ignore[no-untyped-def]
+        op = ops.get(name.rsplit(".", 1)[-1])
+        if op is None:
+            return None
+        rungs = find(op.weight.partition(":g")[0], plan.device, rung=op.kernel, name=kernels.get(op.name, ""))
+        if not rungs:
+            raise NotSupported(f"{op.weight} has no {op.kernel or 'kernel'} on {plan.device}")
+        return rungs[-1]
+
+    return replace_linears(model, select, plan.dtype, groups.pop())

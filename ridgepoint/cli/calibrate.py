@@ -1,0 +1,75 @@
+"""`ridge calibrate`: measure this machine, or show its card."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ridgepoint.cli import options
+from ridgepoint.errors import BadInput
+
+__all__ = ["calibrate"]
+
+
+def calibrate(
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the device card of the last calibration; measure nothing.")
+    ] = False,
+    name: Annotated[str, typer.Option("--name", help="Name of the target file; default: this host's.")] = "",
+    device: options.Device = "cpu",
+    refit: Annotated[str, typer.Option("--refit", help="Fit again from the samples of this stored calibration.")] = "",
+) -> int:
+    """Measure this machine into <host>.calibrated.toml, in about 90 seconds on two cores."""
+    from rich.console import Console
+
+    from ridgepoint.hardware import load_target
+    from ridgepoint.report.terminal import card
+
+    if device not in ("cpu", "cuda"):
+        raise BadInput(f"--device is cpu or cuda, not {device[:40]!r}")
+    if show:
+        Console().print(card(load_target(name or "host")))
+        return 0
+    from ridgepoint.hardware import save_target
+    from ridgepoint.store import Store, default_path
+    from ridgepoint.study import calibrate as study
+    from ridgepoint.study.provenance import provenance
+
+    with Store(default_path()) as store:
+        if refit:
+            target = study.refit(store.get(refit, kind="calibration"), name or study.host_name(device))
+            path = save_target(target, target.name)
+        else:
+            with _Bar() as bar:
+                target, path = study.calibrate(store, provenance(), bar.sample, device, name)
+    Console().print(card(target))
+    sys.stderr.write(f"target: {path}\n")
+    return 0
+
+
+class _Bar:
+    """A progress bar over the samples of a calibration."""
+
+    def __enter__(self) -> "_Bar":
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        from ridgepoint.study.calibrate import EXPECTED_SAMPLES
+
+        columns = (
+            TextColumn("{task.description:38}"),
+            BarColumn(),
+            TextColumn("{task.completed} points"),
+            TimeElapsedColumn(),
+        )
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._task = self._progress.add_task("starting", total=EXPECTED_SAMPLES)
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def sample(self, title: str, count: int) -> None:
+        """One more sample of the probe `title`."""
+        self._progress.update(self._task, description=title, completed=count)

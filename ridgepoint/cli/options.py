@@ -1,0 +1,49 @@
+"""Options that several commands share, written once."""
+
+from typing import Annotated
+
+import typer
+
+from ridgepoint.errors import BadInput
+
+__all__ = [
+    "Batches",
+    "Device",
+    "Dtype",
+    "Isl",
+    "Json",
+    "Model",
+    "On",
+    "Phase",
+    "Seconds",
+    "Threads",
+    "With",
+    "integers",
+]
+
+Model = Annotated[
+    str,
+    typer.Argument(help="Catalogue name, directory, config.json, Hugging Face id, or linear:NxK.", show_default=False),
+]
+With = Annotated[str, typer.Option("--with", help="Choices of every side that does not name them, as bf16+threads:2.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="Base dtype (fp32, bf16, fp16); default: the checkpoint's.")]
+On = Annotated[str, typer.Option("--on", help="Target: a name, a file, or host (this machine, calibrated).")]
+Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+Isl = Annotated[
+    int, typer.Option("--isl", help="Decode: cached tokens per sequence. Prefill: new tokens per sequence.")
+]
+Phase = Annotated[str, typer.Option("--phase", help="decode, prefill or forward.")]
+Threads = Annotated[
+    int, typer.Option("--threads", help="Threads of every side; one is timed in CPU time, more in wall time.")
+]
+Batches = Annotated[str, typer.Option("--batch", help="Batch sizes, separated by commas.")]
+Seconds = Annotated[float, typer.Option("--seconds", help="Longest time to measure a point, in seconds.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+
+
+def integers(option: str, text: str) -> tuple[int, ...]:
+    """`"1,4,16"` -> (1, 4, 16), or BadInput."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words) or len(words) > 1000:
+        raise BadInput(f"{option} takes whole numbers separated by commas, as 1,4,16; got {text[:60]!r}")
+    return tuple(int(word) for word in words)

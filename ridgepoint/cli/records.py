@@ -1,0 +1,98 @@
+"""`ridge score`, `ridge report`, `ridge export`, `ridge import`: what the store holds."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ridgepoint.cli import options
+from ridgepoint.errors import BadInput
+
+__all__ = ["export", "import_", "report", "score"]
+
+
+def score(
+    by: Annotated[str, typer.Option("--by", help="b (the choice), regime, phase, model or batch.")] = "b",
+    as_json: options.Json = False,
+) -> int:
+    """The record of all bets: signs, flips, errors, and how often the intervals held."""
+    from ridgepoint.store import Store, default_path
+    from ridgepoint.study.score import score as score_store
+
+    if by not in ("b", "regime", "phase", "model", "batch"):
+        raise BadInput(f"--by is b, regime, phase, model or batch, not {by[:40]!r}")
+    with Store(default_path()) as store:
+        rows = score_store(store, by)
+    if as_json:
+        sys.stdout.write(json.dumps([{k: _finite(v) for k, v in asdict(row).items()} for row in rows], indent=1) + "\n")
+        return 0
+    if not rows:
+        sys.stdout.write("no settled bet yet; `ridge why MODEL A..B` places and settles one\n")
+        return 0
+    from rich.console import Console
+
+    from ridgepoint.report.terminal import score_table
+
+    Console().print(score_table(rows))
+    return 0
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and value != value else value
+
+
+def report(
+    record: Annotated[
+        str, typer.Argument(help="Id of a bet, or its beginning; default: the newest.", show_default=False)
+    ] = "",
+    html: Annotated[Path | None, typer.Option("--html", help="Write the report to this file.")] = None,
+    as_json: options.Json = False,
+) -> int:
+    """Show a settled bet again, exactly as it was."""
+    from ridgepoint.cli.why import _show
+    from ridgepoint.store import Store, default_path
+    from ridgepoint.study.document import answer_from
+
+    with Store(default_path()) as store:
+        if record:
+            bet = store.get(record, kind="bet")
+            answers = store.records(kind="answer", study=bet.id, limit=1)
+        else:
+            answers = store.records(kind="answer", limit=1)
+    if not answers:
+        raise BadInput("no settled bet there; the same `ridge why` command goes on where it stopped")
+    _show(answer_from(answers[-1].body["answer"]), as_json, html)
+    return 0
+
+
+def export(
+    path: Annotated[
+        Path | None, typer.Argument(help="File to write; default: standard output.", show_default=False)
+    ] = None,
+) -> int:
+    """All records as JSON lines."""
+    from ridgepoint.store import Store, default_path, export_lines
+
+    with Store(default_path()) as store:
+        if path is None:
+            export_lines(store, sys.stdout)
+        else:
+            with path.open("w", encoding="utf-8") as stream:
+                count = export_lines(store, stream)
+            sys.stderr.write(f"{count} records written to {path}\n")
+    return 0
+
+
+def import_(path: Annotated[Path, typer.Argument(help="A file that `ridge export` wrote.")]) -> int:
+    """Add the records of a file to the store; those it has already are skipped."""
+    from ridgepoint.store import Store, default_path, import_lines
+
+    if not path.is_file():
+        raise BadInput(f"no file {path}; `ridge export FILE` writes one")
+    with Store(default_path()) as store, path.open("rb") as stream:
+        done = import_lines(store, stream)
+    sys.stderr.write(f"{done.added} records added, {done.skipped} were here already\n")
+    return 0

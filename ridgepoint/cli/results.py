@@ -1,0 +1,145 @@
+"""`ridge predict`, `ridge measure`, `ridge compare`, `ridge targets`."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ridgepoint.cli import options
+
+if TYPE_CHECKING:
+    from ridgepoint.hardware import Target
+    from ridgepoint.result import Result
+    from ridgepoint.workload import Step
+
+__all__ = ["compare", "measure", "predict", "targets"]
+
+Batch = Annotated[int, typer.Option("--batch", help="Sequences in the step.")]
+AnyPhase = Annotated[
+    str, typer.Option("--phase", help="decode, prefill, forward, mixed or train (the last two: predict only).")
+]
+New = Annotated[str, typer.Option("--new", help="mixed: new tokens of each sequence, as 512,1,1.")]
+Cached = Annotated[str, typer.Option("--cached", help="mixed: cached tokens of each sequence, as 0,900,70.")]
+
+
+def predict(
+    model: options.Model,
+    with_: options.With = "",
+    batch: Batch = 1,
+    isl: options.Isl = 128,
+    phase: AnyPhase = "decode",
+    new: New = "",
+    cached: Cached = "",
+    threads: options.Threads = 1,
+    device: options.Device = "cpu",
+    on: options.On = "host",
+    as_json: options.Json = False,
+) -> int:
+    """The time, memory and bound of each operator, from paper alone."""
+    from ridgepoint.study.measure import predict_side
+
+    result, target = predict_side(model, with_, _step(phase, batch, isl, new, cached), on, device, threads)
+    _print(result, target, as_json)
+    return 0
+
+
+def measure(
+    model: options.Model,
+    with_: options.With = "",
+    batch: Batch = 1,
+    isl: options.Isl = 128,
+    phase: options.Phase = "decode",
+    threads: options.Threads = 1,
+    device: options.Device = "cpu",
+    on: options.On = "host",
+    seconds: options.Seconds = 6.0,
+    as_json: options.Json = False,
+) -> int:
+    """The same table from running it on this machine."""
+    result, target = _measured(model, with_, _step(phase, batch, isl, "", ""), on, device, threads, seconds)
+    _print(result, target, as_json)
+    return 0
+
+
+def compare(
+    model: options.Model,
+    with_: options.With = "",
+    batch: Batch = 1,
+    isl: options.Isl = 128,
+    phase: options.Phase = "decode",
+    threads: options.Threads = 1,
+    device: options.Device = "cpu",
+    on: options.On = "host",
+    seconds: options.Seconds = 6.0,
+    as_json: options.Json = False,
+) -> int:
+    """Prediction and measurement side by side, with the signed error of each operator."""
+    from ridgepoint.study.measure import predict_side
+
+    step = _step(phase, batch, isl, "", "")
+    predicted, _ = predict_side(model, with_, step, on, device, threads)
+    measured, _ = _measured(model, with_, step, on, device, threads, seconds)
+    if as_json:
+        sys.stdout.write(json.dumps({"predicted": asdict(predicted), "measured": asdict(measured)}, indent=1) + "\n")
+        return 0
+    from rich.console import Console
+
+    from ridgepoint.report.terminal import compare_table
+
+    Console().print(compare_table(predicted, measured))
+    return 0
+
+
+def targets(
+    name: Annotated[str, typer.Argument(help="Show this target; without it, list all.", show_default=False)] = "",
+) -> int:
+    """The machines that predictions can be made for."""
+    from rich.console import Console
+
+    from ridgepoint.hardware import load_target, target_names
+
+    if name:
+        from ridgepoint.report.terminal import card
+
+        Console().print(card(load_target(name)))
+        return 0
+    names = target_names()
+    sys.stdout.write("\n".join(names) + "\n" if names else "none yet; `ridge calibrate` makes one of this machine\n")
+    return 0
+
+
+def _step(phase: str, batch: int, isl: int, new: str, cached: str) -> "Step":
+    from ridgepoint.study.measure import step_named
+
+    if phase == "mixed":
+        return step_named(phase, 1, 1, options.integers("--new", new), options.integers("--cached", cached))
+    return step_named(phase, batch, isl)
+
+
+def _measured(
+    model: str, with_: str, step: "Step", on: str, device: str, threads: int, seconds: float
+) -> "tuple[Result, Target]":
+    from ridgepoint.measurement.memory import available_bytes
+    from ridgepoint.store import Store, default_path, new_record
+    from ridgepoint.study.measure import measure_side
+    from ridgepoint.study.provenance import provenance
+
+    with Store(default_path()) as store:
+        result, target = measure_side(
+            model, with_, step, on, float(available_bytes() or 2**62), device, threads, seconds
+        )
+        store.append(new_record("measurement", {"result": asdict(result)}, provenance(), flags=result.flags))
+    return result, target
+
+
+def _print(result: "Result", target: "Target", as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(result), indent=1) + "\n")
+        return
+    from rich.console import Console
+
+    from ridgepoint.report.terminal import result_table
+
+    Console().print(result_table(result, target))

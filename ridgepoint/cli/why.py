@@ -1,0 +1,184 @@
+"""`ridge why MODEL A..B`: the bet, then the measurement, then the verdict."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ridgepoint.cli import options
+from ridgepoint.errors import BadInput
+
+if TYPE_CHECKING:
+    from ridgepoint.store import Record
+    from ridgepoint.study.document import Answer, Bet, Point
+
+__all__ = ["why"]
+
+_ASSERTION = re.compile(r"\s*speedup(?:@(\d{1,7}))?\s*(>=|<=|>|<)\s*(\d+(?:\.\d+)?)\s*")
+
+
+def why(
+    model: options.Model,
+    bet: Annotated[str, typer.Argument(help="A..B or A..B,C: for example bf16..int8,int4.", show_default=False)],
+    batch: options.Batches = "1,4,16,64",
+    isl: options.Isl = 128,
+    phase: options.Phase = "decode",
+    with_: options.With = "",
+    dtype: options.Dtype = "",
+    threads: options.Threads = 1,
+    device: options.Device = "cpu",
+    on: options.On = "host",
+    seconds: options.Seconds = 6.0,
+    points: Annotated[
+        str, typer.Option("--points", help="few: those that decide; all: every batch of the grid.")
+    ] = "few",
+    assert_: Annotated[
+        str, typer.Option("--assert", help="Exit 1 unless it holds: speedup>1.2 or speedup@16>1.2.")
+    ] = "",
+    report: Annotated[Path | None, typer.Option("--report", help="Write the report to this HTML file.")] = None,
+    as_json: options.Json = False,
+    predict_only: Annotated[
+        bool, typer.Option("--predict-only", help="Place the bet and stop: measure nothing.")
+    ] = False,
+) -> int:
+    """Will B be faster than A? The prediction is stored before anything runs; then the fewest points are measured."""
+    assertion = _assertion(assert_)
+    _check_effort(points, seconds, threads, device)
+    from ridgepoint.measurement.memory import available_bytes
+    from ridgepoint.store import Store, default_path
+    from ridgepoint.study.provenance import provenance
+    from ridgepoint.study.question import ask
+    from ridgepoint.study.why import Effort, stored_bet
+    from ridgepoint.study.why import why as settle_question
+
+    common = "+".join(x for x in (dtype, with_) if x)
+    batches = options.integers("--batch", batch)
+    question = ask(
+        model, bet, batches=batches, phase=phase, isl=isl, common=common, threads=threads, device=device, on=on
+    )
+    with Store(default_path()) as store:
+        watcher = _Watch(quiet=as_json)
+        if predict_only:
+            watcher.bet(stored_bet(question, store, provenance())[1], None)
+            return 0
+        effort = Effort(seconds=seconds, every_point=points == "all")
+        with watcher:
+            answer = settle_question(question, store, provenance(), watcher, effort, float(available_bytes() or 2**62))
+    _show(answer, as_json, report)
+    return _judge(answer, assertion)
+
+
+def _check_effort(points: str, seconds: float, threads: int, device: str) -> None:
+    if points not in ("few", "all"):
+        raise BadInput(f"--points is few or all, not {points[:40]!r}")
+    if not 0.05 <= seconds <= 3600:
+        raise BadInput(f"--seconds is {seconds:g}; possible is 0.05 to 3600")
+    if not 1 <= threads <= 1024:
+        raise BadInput(f"--threads is {threads}; possible is 1 to 1024")
+    if device not in ("cpu", "cuda"):
+        raise BadInput(f"--device is cpu or cuda, not {device[:40]!r}")
+
+
+def _show(answer: "Answer", as_json: bool, report: Path | None) -> None:
+    from ridgepoint.study.document import plain
+
+    if as_json:
+        sys.stdout.write(json.dumps(plain(answer), indent=1) + "\n")
+    else:
+        from rich.console import Console
+
+        from ridgepoint.report.terminal import answer_table
+
+        Console().print(answer_table(answer))
+    if report is not None:
+        from ridgepoint.report.html import answer_html
+
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(answer_html(answer), encoding="utf-8")
+        sys.stderr.write(f"report: {report}\n")
+
+
+def _assertion(text: str) -> tuple[int | None, str, float] | None:
+    if not text:
+        return None
+    match = _ASSERTION.fullmatch(text)
+    if match is None:
+        raise BadInput(f"--assert takes speedup>1.2, speedup@16>=1 or the like; got {text[:60]!r}")
+    return (int(match[1]) if match[1] else None), match[2], float(match[3])
+
+
+def _judge(answer: "Answer", assertion: tuple[int | None, str, float] | None) -> int:
+    """0 if the assertion holds at every measured point it speaks of, else 1 with the first that fails."""
+    if assertion is None:
+        return 0
+    batch, sign, bound = assertion
+    points = [p for p in answer.points if batch in (None, p.batch)]
+    if not points:
+        raise BadInput(
+            f"--assert speaks of batch {batch}, which was not measured; measured: {sorted({p.batch for p in answer.points})}"
+        )
+    compare = {">": float.__gt__, "<": float.__lt__, ">=": float.__ge__, "<=": float.__le__}[sign]
+    for p in points:
+        if p.measured_speedup is None or not compare(float(p.measured_speedup), bound):
+            found = "not measured" if p.measured_speedup is None else f"{p.measured_speedup:.2f}"
+            sys.stderr.write(f"ridge: asserted speedup{sign}{bound:g}, but {p.b} at batch {p.batch} is {found}\n")
+            return 1
+    return 0
+
+
+class _Watch:
+    """Progress on standard error; the bet on standard output before the first measurement."""
+
+    def __init__(self, quiet: bool):
+        self._quiet = quiet
+        self._progress: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> "_Watch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def bet(self, bet: "Bet", record: "Record | None") -> None:
+        if self._quiet:
+            return
+        from rich.console import Console
+
+        from ridgepoint.report.terminal import bet_panel
+
+        console = Console()
+        console.print(bet_panel(bet))
+        if record is not None:
+            console.print(
+                f"bet {record.id} stored, sha256 {record.digest[:16]}…; now measuring", style="dim", highlight=False
+            )
+
+    def stage(self, text: str, done: int, total: int) -> None:
+        if self._progress is None:
+            self._progress, self._task = _progress_bar()
+            self._progress.start()
+        self._progress.update(self._task, description=text, completed=done, total=total)
+
+    def point(self, point: "Point") -> None:
+        if self._progress is not None:
+            value = "not measured" if point.measured_speedup is None else f"{point.measured_speedup:.2f}x"
+            self._progress.console.print(
+                f"  {point.a}..{point.b} batch {point.batch}: predicted {point.predicted_speedup:.2f}x, measured {value}",
+                highlight=False,
+            )
+
+
+def _progress_bar() -> tuple[Any, Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    progress = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+    return progress, progress.add_task("starting", total=None)

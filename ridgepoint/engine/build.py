@@ -1,0 +1,104 @@
+"""Builds a model that runs: from random weights for measuring speed, or from a safetensors checkpoint.
+
+`convert` is called once per decoder layer (its linear layers are named `q_proj`, `down_proj` and so on) and once on
+the model without its layers (`lm_head`); it returns the module to use. Only one layer is held unconverted at a time.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ridgepoint.engine.checkpoint import open_checkpoint
+from ridgepoint.engine.models.llama import Llama, LlamaLayer, rope_of
+from ridgepoint.workload.decoder import Decoder
+
+__all__ = ["Convert", "build_random", "load_safetensors"]
+
+Convert = Callable[[nn.Module], nn.Module]
+
+
+def _keep(module: nn.Module) -> nn.Module:
+    return module
+
+
+@torch.no_grad()
+def build_random(decoder: Decoder, dtype: str, device: str = "cpu", convert: Convert = _keep, seed: int = 0) -> Llama:
+    """A model for measuring speed: the layers of a block are copies of one layer of random weights (std 0.02).
+
+    Each copy has its own memory, so that traffic is that of a real model, while filling and packing cost one layer.
+    Its outputs mean nothing.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def fill(module: nn.Module) -> None:
+        for name, weight in module.named_parameters():
+            if not name.endswith("norm.weight"):
+                weight.normal_(std=0.02, generator=generator)
+
+    model = _without_layers(decoder, dtype, device)
+    fill(model)
+    model = cast(Llama, convert(model))
+    for block in decoder.blocks:
+        layer = LlamaLayer(decoder, block, rope_of(decoder, block, dtype, device), dtype, device)
+        fill(layer)
+        converted = convert(layer)
+        model.layers.extend([converted, *(copy.deepcopy(converted) for _ in range(block.count - 1))])
+    return model.eval()
+
+
+@torch.no_grad()
+def load_safetensors(
+    decoder: Decoder, directory: Path, dtype: str, convert: Convert = _keep, device: str = "cpu"
+) -> Llama:
+    """The checkpoint in `directory` (Hugging Face's names for Llama), cast to `dtype`, layer by layer.
+
+    Raises BadInput, with file and tensor, for what is missing, of another shape or has no place in the model, and for
+    pickled weights, which are never opened.
+    """
+    checkpoint = open_checkpoint(directory)
+    model = _without_layers(decoder, dtype, device)
+    outer = _outer_names(decoder)
+    blocks = [block for block in decoder.blocks for _ in range(block.count)]
+    ropes = {block: rope_of(decoder, block, dtype, device) for block in decoder.blocks}
+    checkpoint.copy_into({name: model.get_parameter(own) for name, own in outer.items()})
+    model, read = cast(Llama, convert(model)), set(outer)
+    for i, block in enumerate(blocks):
+        layer = LlamaLayer(decoder, block, ropes[block], dtype, device)
+        targets = _layer_targets(i, layer)
+        checkpoint.copy_into(targets)
+        read |= targets.keys()
+        model.layers.append(convert(layer))
+    checkpoint.refuse_unread(read, ("lm_head.weight",) if decoder.tie_word_embeddings else ())
+    return model.eval()
+
+
+def _without_layers(decoder: Decoder, dtype: str, device: str) -> Llama:
+    model = Llama(replace(decoder, blocks=()), dtype, device)
+    model.decoder = decoder
+    return model
+
+
+def _outer_names(decoder: Decoder) -> dict[str, str]:
+    names = {"model.embed_tokens.weight": "embed_tokens.weight", "model.norm.weight": "final_norm.weight"}
+    return names if decoder.tie_word_embeddings else {**names, "lm_head.weight": "lm_head.weight"}
+
+
+_PARENT = {
+    "input_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm",
+    **{name: f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")},
+    **{name: f"mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")},
+}  # fmt: skip
+"""Where Hugging Face's Llama keeps the weights of our modules."""
+
+
+def _layer_targets(index: int, layer: LlamaLayer) -> dict[str, Tensor]:
+    targets = {}
+    for name, parameter in layer.named_parameters():
+        module, _, leaf = name.rpartition(".")
+        targets[f"model.layers.{index}.{_PARENT[module]}.{leaf}"] = parameter.detach()
+    return targets

@@ -1,0 +1,3 @@
+"""Model families that run, one file each."""
+
+__all__: list[str] = []

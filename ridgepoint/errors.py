@@ -1,0 +1,42 @@
+"""Errors a person can act on: what was asked, what is possible, what to do next; everything else is our bug."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["BadInput", "DoesNotFit", "MachineBusy", "NotSupported", "RidgeError", "UnknownName"]
+
+
+class RidgeError(Exception):
+    """Base of all errors this package raises on purpose; the command line prints it as one line."""
+
+    exit_code = 2
+
+
+class BadInput(RidgeError):
+    """A file, option or value that is malformed or impossible."""
+
+
+class UnknownName(RidgeError):
+    """A target, model, choice or option that does not exist; names the nearest that does."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str], hint: str = ""):
+        names = sorted(known)
+        near = get_close_matches(name, names, n=3, cutoff=0.5)
+        tail = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none yet'}"
+        super().__init__(f"no {what} named {_short(name)!r}; {tail}{'; ' + hint if hint else ''}")
+
+
+class NotSupported(RidgeError):
+    """This machine, model or kernel cannot do what was asked; says what it can do."""
+
+
+class DoesNotFit(RidgeError):
+    """The work needs more memory than there is; says how much of each."""
+
+
+class MachineBusy(RidgeError):
+    """A point that needs wall time was refused because other work is running; carries the evidence."""
+
+
+def _short(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,141 @@
+"""Laws of time: what a kernel costs on a machine as a short sum of physical terms, fitted by a calibration.
+
+A law holds coefficients, evaluates for scalars or arrays, and knows its own relative error `sigma` (the standard
+deviation of the log error at calibration points that the fit did not see).
+"""
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ridgepoint.quantity import Array
+
+__all__ = [
+    "AttentionLaw",
+    "LinearLaw",
+    "PointwiseLaw",
+    "ResidencyLaw",
+    "ScalingLaw",
+    "decode_terms",
+    "linear_terms",
+    "prefill_terms",
+]
+
+Rows = tuple[tuple[float, ...], ...]
+WIDE_N = 4096
+"""Output width beyond which some GEMM libraries switch to a costlier blocking; the law has a term for the excess."""
+
+
+def linear_terms(n: Array, k: Array) -> tuple[Array, ...]:
+    """1 (call), n·k (weights), n (rows: output, scales, prefetch restarts), k (inputs), (n - 4096)⁺·k (wide outputs)."""
+    n, k = np.asarray(n, float), np.asarray(k, float)
+    return (np.ones(np.broadcast(n, k).shape), n * k, n + 0 * k, k + 0 * n, np.maximum(n - WIDE_N, 0) * k)
+
+
+def decode_terms(tasks: Array, context: Array, head_dim: Array, kv_elements: Array) -> tuple[Array, ...]:
+    """1 (call), tasks (batch x heads), task-keys, task-keys x head_dim (products), K and V elements read."""
+    tasks, context, d = np.asarray(tasks, float), np.asarray(context, float), np.asarray(head_dim, float)
+    ones = np.ones(np.broadcast(tasks, context, d).shape)
+    return (ones, tasks * ones, tasks * context * ones, tasks * context * d, np.asarray(kv_elements, float) * ones)
+
+
+def prefill_terms(tasks: Array, new: Array, pairs: Array, head_dim: Array) -> tuple[Array, ...]:
+    """1 (call), task-rows, task-rows x head_dim, query-key pairs (softmax), pairs x head_dim (products)."""
+    tasks, new, pairs, d = (np.asarray(x, float) for x in (tasks, new, pairs, head_dim))
+    ones = np.ones(np.broadcast(tasks, new, pairs, d).shape)
+    return (ones, tasks * new * ones, tasks * new * d, pairs * ones, pairs * d)
+
+
+class LinearLaw(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds of y[m, n] = x[m, k] W by one kernel: at each m of the grid a sum of `linear_terms`, linear in between.
+
+    `cold`: weights come from memory; `hot`: from the last-level cache. [len(m)][5] seconds per term.
+    """
+
+    kernel: str
+    rung: str
+    """"dense", "naive" or "packed": its place on the format's kernel ladder."""
+    format: str
+    act: str
+    threads: int
+    m: tuple[float, ...]
+    cold: Rows
+    hot: Rows
+    sigma: float
+    source: str
+    composed: float = 1.0
+    """Factor by which the kernel is slower inside a network than on its own (from composed calibration nets)."""
+    sigma_composed: float = 0.0
+
+    def seconds(self, m: Array, n: Array, k: Array, miss: Array) -> Array:
+        """Time of one call; `miss` in [0, 1] is the share of the weights that is not in the cache."""
+        terms = linear_terms(n, k)
+        cold, hot = self._at(m, self.cold, terms), self._at(m, self.hot, terms)
+        return self.composed * (hot + miss * np.maximum(cold - hot, 0.0))
+
+    def _at(self, m: Array, rows: Rows, terms: tuple[Array, ...]) -> Array:
+        table = np.asarray(rows)
+        grid = np.asarray(self.m)
+        m = np.asarray(m, float)
+        right = np.clip(np.searchsorted(grid, m), 1, len(grid) - 1)
+        weight = (m - grid[right - 1]) / (grid[right] - grid[right - 1])
+        # Each side of the bracket is evaluated and then joined, so that the result is linear in m at fixed n and k.
+        low = sum(table[right - 1, i] * term for i, term in enumerate(terms))
+        high = sum(table[right, i] * term for i, term in enumerate(terms))
+        value = low + weight * (high - low)
+        return np.maximum(value, np.where(m > grid[-1], high, 0.0))
+
+
+class AttentionLaw(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds of scaled dot-product attention by one kernel: one sum of terms for decode, one for prefill."""
+
+    kernel: str
+    dtype: str
+    threads: int
+    decode: tuple[float, ...]
+    prefill: tuple[float, ...]
+    sigma: float
+    source: str
+
+
+class PointwiseLaw(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds of a pointwise operator: per call, per row, per element."""
+
+    kind: str
+    dtype: str
+    threads: int
+    terms: tuple[float, float, float]
+    sigma: float
+    source: str
+
+    def seconds(self, rows: Array, cols: Array) -> Array:
+        """Time of one call on [rows, cols]."""
+        call, row, element = self.terms
+        return call + row * np.asarray(rows, float) + element * np.asarray(rows, float) * cols
+
+
+class ResidencyLaw(msgspec.Struct, frozen=True, kw_only=True):
+    """Share of cyclically read bytes that miss the last-level cache, by working set: measured, not assumed LRU."""
+
+    working_set_bytes: tuple[float, ...]
+    miss: tuple[float, ...]
+    source: str
+
+    def miss_share(self, working_set_bytes: Array) -> npt.NDArray[np.float64] | float:
+        """Interpolated in the logarithm of the working set; constant beyond the ends."""
+        grid = np.log(np.asarray(self.working_set_bytes))
+        return np.interp(np.log(np.maximum(working_set_bytes, 1.0)), grid, self.miss)
+
+
+class ScalingLaw(msgspec.Struct, frozen=True, kw_only=True):
+    """Speed-up of `threads` threads over one, by subject (a kernel, `attention` or `pointwise`) and rows m."""
+
+    subject: str
+    threads: int
+    m: tuple[float, ...]
+    speedup: tuple[float, ...]
+    source: str
+
+    def at(self, m: Array) -> npt.NDArray[np.float64] | float:
+        """Interpolated in log m; constant beyond the ends."""
+        return np.interp(np.log(np.maximum(m, 1.0)), np.log(np.asarray(self.m)), self.speedup)

@@ -1,0 +1,1 @@
+"""Probes of a calibration: what this machine does with each kernel, as raw samples."""

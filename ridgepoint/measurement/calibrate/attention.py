@@ -1,0 +1,50 @@
+"""Calibration of attention: decode and prefill by kernel and dtype, over heads, head size and length."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ridgepoint.measurement.calibrate.grid import ATTENTION_DECODE, ATTENTION_PREFILL
+from ridgepoint.measurement.calibrate.linear import DTYPES
+from ridgepoint.measurement.calibrate.pool import Pool
+
+__all__ = ["ATTENTION_KERNELS", "attention_samples"]
+
+ATTENTION_KERNELS = {"flash": "", "math": "math"}
+"""Name in reports -> what pins it; torch's own dispatch on a CPU is its flash kernel."""
+_KV_BYTES = 40e6
+_SPARE = 64
+
+
+def attention_samples(kernel: str, act: str, seconds: float, threads: int = 1) -> Iterator[dict[str, Any]]:
+    """A sample per shape of both grids; keys and values are views of longer caches, as in a static KV cache."""
+    import torch
+
+    from ridgepoint.kernels.attention import Attention
+
+    module = Attention(ATTENTION_KERNELS[kernel])
+    dtype = getattr(torch, DTYPES[act])
+    with torch.inference_mode():
+        for phase, grid in (("decode", ATTENTION_DECODE), ("prefill", ATTENTION_PREFILL)):
+            for shape in grid:
+                timing = _pool(module, phase, shape, dtype).passes(lambda key, step: step, seconds, least=2)[shape]
+                b, heads, kv_heads, d, length = shape
+                yield {
+                    "probe": "attention", "kernel": kernel, "act": act, "phase": phase, "threads": threads,
+                    "batch": b, "heads": heads, "kv_heads": kv_heads, "head_dim": d, "length": length,
+                    "seconds": timing.seconds, "spread": timing.spread, "n_samples": timing.samples,
+                }  # fmt: skip
+
+
+def _pool(module: Any, phase: str, shape: tuple[int, int, int, int, int], dtype: Any) -> Pool:
+    import torch
+
+    b, heads, kv_heads, d, length = shape
+    new = 1 if phase == "decode" else length
+    size = 2 * b * kv_heads * (length + _SPARE) * d * torch.empty(0, dtype=dtype).element_size()
+    copies = max(2, min(24, int(_KV_BYTES / size)))
+    pool = Pool()
+    for _ in range(copies):
+        k, v = (torch.randn(b, kv_heads, length + _SPARE, d).to(dtype)[:, :, :length] for _ in range(2))
+        q = torch.randn(b, new, heads, d).to(dtype).transpose(1, 2)
+        pool.members.append((shape, lambda q=q, k=k, v=v: module(q, k, v)))
+    return pool

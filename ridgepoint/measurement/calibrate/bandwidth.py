@@ -1,0 +1,115 @@
+"""Read and copy bandwidth of each cache level and of memory, by differences of two sizes, so that dispatch cancels."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+__all__ = ["bandwidth_samples", "clock_samples", "peak_samples"]
+
+_FLOATS = 4
+
+
+def bandwidth_samples(cache_sizes: dict[str, float], threads: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """A sample per level: bytes/s of reading (`torch.sum` of a repeated view) and of copying (bytes read and written).
+
+    `cache_sizes`: {"L1d": bytes, "L2": …, "L3": …} of one core's view; memory is taken at 5 times the last.
+    One thread is timed in its CPU time, several in wall time.
+    """
+    import torch
+
+    clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for name, size in _working_sets(cache_sizes).items():
+            read = _read_seconds(torch, size, clock, seconds)
+            copy = _copy_seconds(torch, size, clock, seconds)
+            yield {
+                "probe": "bandwidth", "level": name, "threads": threads, "working_set_bytes": size,
+                "read_bytes_per_s": size / read, "copy_bytes_per_s": size / copy, "clock": clock.__name__,
+            }  # fmt: skip
+    finally:
+        torch.set_num_threads(before)
+
+
+def _working_sets(cache_sizes: dict[str, float]) -> dict[str, int]:
+    """Half of each level, and far beyond the last."""
+    inside = {name: int(size / 2) for name, size in cache_sizes.items()}
+    return {**inside, "DRAM": int(5 * max(cache_sizes.values(), default=32e6))}
+
+
+def _read_seconds(torch: Any, size: int, clock: Callable[[], int], seconds: float) -> float:
+    count = size // _FLOATS
+    data = torch.ones(count)
+    repeats = max(1, int(4e6 / size))
+    view = data.expand(repeats, count) if repeats > 1 else data.view(1, count)
+    out = torch.empty(view.shape[0])
+    step = lambda: torch.sum(view, dim=1, out=out)  # noqa: E731
+    return _best(step, clock, seconds) / view.shape[0]
+
+
+def _copy_seconds(torch: Any, size: int, clock: Callable[[], int], seconds: float) -> float:
+    half = size // _FLOATS // 2
+    source, target = torch.ones(half), torch.empty(half)
+    small_source, small_target = source[: half // 4], target[: half // 4]
+    whole = _best(lambda: target.copy_(source), clock, seconds)
+    if size > 1e6:
+        return whole
+    # A call costs more than the copy in L1: take the slope between two sizes of the same level.
+    quarter = _best(lambda: small_target.copy_(small_source), clock, seconds)
+    return max(whole - quarter, 1e-12) / 0.75
+
+
+def _best(step: Callable[[], object], clock: Callable[[], int], seconds: float, calls: int = 4) -> float:
+    step()
+    samples, start = [], clock()
+    while len(samples) < 4 or clock() - start < seconds * 1e9:
+        before = clock()
+        for _ in range(calls):
+            step()
+        samples.append((clock() - before) / calls)
+    return float(np.percentile(samples, 20)) * 1e-9
+
+
+def peak_samples(dtypes: tuple[str, ...], threads: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """Attained rate of a large square product by dtype: what the roofline takes as this machine's peak."""
+    import torch
+
+    clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
+    size = 768
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for name in dtypes:
+            step = _product(torch, name, size)
+            time_s = _best(step, clock, seconds, calls=1)
+            double = _best(_product(torch, name, size, 2 * size), clock, seconds, calls=1)
+            yield {
+                "probe": "peak", "dtype": name, "threads": threads, "flops_per_s": 2 * size**3 / time_s,
+                "twice_the_work": double / time_s,
+            }  # fmt: skip
+    finally:
+        torch.set_num_threads(before)
+
+
+def _product(torch: Any, name: str, size: int, rows: int = 0) -> Callable[[], object]:
+    m = rows or size
+    if name == "int8":
+        a, b = torch.ones(m, size, dtype=torch.int8), torch.ones(size, size, dtype=torch.int8)
+        return lambda: torch._int_mm(a, b.t())
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    x, w = torch.randn(m, size).to(dtype), torch.randn(size, size).to(dtype)
+    return lambda: torch.nn.functional.linear(x, w)
+
+
+def clock_samples() -> Iterator[dict[str, Any]]:
+    """Resolution of the two clocks: the smallest step that they show, and the cost of a call."""
+    for clock in (time.thread_time_ns, time.perf_counter_ns):
+        stamps = np.array([clock() for _ in range(20000)])
+        steps = np.diff(stamps)
+        yield {
+            "probe": "clock", "clock": clock.__name__, "resolution_s": float(steps[steps > 0].min()) * 1e-9,
+            "call_s": float(np.median(steps)) * 1e-9,
+        }  # fmt: skip

@@ -1,0 +1,113 @@
+"""Calibration of the operators between linear layers, by rows and columns."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ridgepoint.measurement.calibrate.grid import POINTWISE_GRID
+from ridgepoint.measurement.calibrate.linear import DTYPES
+from ridgepoint.measurement.calibrate.pool import Pool
+
+__all__ = ["pointwise_samples"]
+
+_COPIES = 6
+_HEAD_DIM = 64
+_VOCAB = 4096
+_PREFILL_ROWS = 100
+
+
+def pointwise_samples(act: str, seconds: float, threads: int = 1) -> Iterator[dict[str, Any]]:
+    """A sample per kind and grid point in one dtype."""
+    import torch
+
+    with torch.inference_mode():
+        for kind, build in _KINDS.items():
+            for rows, cols in POINTWISE_GRID:
+                pool = Pool([((rows, cols), build(rows, cols, getattr(torch, DTYPES[act]))) for _ in range(_COPIES)])
+                timing = pool.passes(lambda key, step: step, seconds, least=2)[(rows, cols)]
+                yield {
+                    "probe": "pointwise", "kind": kind, "act": act, "rows": rows, "cols": cols, "threads": threads,
+                    "seconds": timing.seconds, "spread": timing.spread, "n_samples": timing.samples,
+                }  # fmt: skip
+
+
+def _embedding(rows: int, cols: int, dtype: Any) -> Callable[[], object]:
+    import torch
+
+    from ridgepoint.kernels.pointwise import Embedding
+
+    module = Embedding(_VOCAB, cols, dtype)
+    module.weight.data.normal_()
+    tokens = torch.randint(0, _VOCAB, (rows, 1))
+    return lambda: module(tokens)
+
+
+def _norm(rows: int, cols: int, dtype: Any) -> Callable[[], object]:
+    import torch
+
+    from ridgepoint.kernels.pointwise import RmsNorm
+
+    module, x = RmsNorm(cols, dtype=dtype), torch.randn(rows, 1, cols).to(dtype)
+    return lambda: module(x)
+
+
+def _rope(rows: int, cols: int, dtype: Any) -> Callable[[], object]:
+    from ridgepoint.kernels.pointwise import Rope
+
+    q, k, _ = _heads(rows, cols, dtype)
+    module = Rope(_HEAD_DIM, max_positions=512, dtype=dtype)
+    return lambda: module(q, k, 24)
+
+
+def _kv_write(rows: int, cols: int, dtype: Any) -> Callable[[], object]:
+    import torch
+
+    from ridgepoint.kernels.pointwise import KvWrite
+
+    _, k, v = _heads(rows, 2 * cols, dtype, kv=True)
+    b, heads, t, d = k.shape
+    caches = [torch.zeros(b, heads, t + 96, d, dtype=dtype) for _ in range(2)]
+    module = KvWrite()
+    return lambda: module(k, v, *caches, 24)
+
+
+def _add(rows: int, cols: int, dtype: Any) -> Callable[[], object]:
+    import torch
+
+    from ridgepoint.kernels.pointwise import Add
+
+    module, x, y = Add(), torch.randn(rows, 1, cols).to(dtype), torch.randn(rows, 1, cols).to(dtype)
+    return lambda: module(x, y)
+
+
+def _silu_mul(rows: int, cols: int, dtype: Any) -> Callable[[], object]:
+    import torch
+
+    from ridgepoint.kernels.pointwise import SiluMul
+
+    module, x, y = SiluMul(), torch.randn(rows, 1, cols).to(dtype), torch.randn(rows, 1, cols).to(dtype)
+    return lambda: module(x, y)
+
+
+def _heads(rows: int, cols: int, dtype: Any, kv: bool = False) -> tuple[Any, Any, Any]:
+    """q, k, v as a layer makes them: views of [B, T, heads x d], decode-like below `_PREFILL_ROWS` rows, else one sequence."""
+    import torch
+
+    b, t = (rows, 1) if rows < _PREFILL_ROWS else (1, rows)
+    total = cols // _HEAD_DIM
+    k_heads = total // 2 if kv else max(1, total // 4)
+    q_heads = total - k_heads
+
+    def view(heads: int) -> Any:
+        return torch.randn(b, t, heads * _HEAD_DIM).to(dtype).view(b, t, heads, _HEAD_DIM).transpose(1, 2)
+
+    return view(q_heads), view(k_heads), view(k_heads)
+
+
+_KINDS: dict[str, Callable[[int, int, Any], Callable[[], object]]] = {
+    "embedding": _embedding,
+    "rms_norm": _norm,
+    "rope": _rope,
+    "kv_write": _kv_write,
+    "add": _add,
+    "silu_mul": _silu_mul,
+}

@@ -1,0 +1,219 @@
+"""Memory: how much this process may still take, and the most it held while something ran."""
+
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Peak", "available_bytes", "cgroup_folders", "limit_bytes", "peak", "peak_bytes", "total_bytes"]
+
+_CLEAR_PEAK = "5"  # written to clear_refs it sets the recorded peak to the present size (proc_pid_clear_refs(5))
+_SAMPLE_S = 0.001  # a page fault of 4 KiB takes ~0.5 µs, so in 1 ms a process can grow by ~8 MiB unseen
+_UNLIMITED = 2**60  # cgroup v1 writes a page-rounded 2^63 for "no limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The most bytes held while it ran, what was held before, and how that was found out."""
+
+    peak_bytes: int
+    before_bytes: int
+    method: str
+
+    @property
+    def added_bytes(self) -> int:
+        """What the run needed on top of what was there."""
+        return max(0, self.peak_bytes - self.before_bytes)
+
+
+def peak(run: Callable[[], object], device: str = "cpu") -> Peak:
+    """Call `run` and give the peak: resident memory of this process, or memory allocated by torch on a CUDA device.
+
+    Methods, best first: VmHWM, reset before; samples of /proc/self/statm each ms (can miss a short peak); the
+    process's peak since its start, where the system has nothing else (macOS).
+    """
+    if device.startswith("cuda"):
+        return _peak_cuda(run, device)
+    if _reset_high_water():
+        before = _status_bytes("VmRSS")
+        run()
+        return Peak(max(_status_bytes("VmHWM"), before), before, "VmHWM")
+    if _statm_bytes() is not None:
+        return _peak_sampled(run)
+    before = _maxrss_bytes()
+    run()
+    return Peak(_maxrss_bytes(), before, "ru_maxrss: the peak since this process started")
+
+
+def peak_bytes(device: str = "cpu") -> int:
+    """The most that was held up to now, since this process started or since the last `peak`: see there for methods."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    return _status_bytes("VmHWM") or _maxrss_bytes()
+
+
+def total_bytes() -> int | None:
+    """Memory of the machine."""
+    if sys.platform == "darwin":
+        return _sysctl("hw.memsize")
+    return _meminfo("MemTotal")
+
+
+def limit_bytes(root: str = "/sys/fs/cgroup", groups: str = "/proc/self/cgroup") -> int | None:
+    """The tightest memory limit of the control groups this process is in; None without one."""
+    limits = [limit for limit, _ in _cgroup_memory(root, groups)]
+    return min(limits) if limits else None
+
+
+def available_bytes(root: str = "/sys/fs/cgroup", groups: str = "/proc/self/cgroup") -> int | None:
+    """What can still be taken without swapping: of the machine, and of each control group above this process."""
+    rooms = [limit - used for limit, used in _cgroup_memory(root, groups)]
+    machine = _available_macos() if sys.platform == "darwin" else _meminfo("MemAvailable")
+    if machine is not None:
+        rooms.append(machine)
+    return max(0, min(rooms)) if rooms else None
+
+
+def cgroup_folders(controller: str, root: str = "/sys/fs/cgroup", groups: str = "/proc/self/cgroup") -> list[Path]:
+    """Folders of this process's control group for `controller` and all above it, v1 and v2, that exist."""
+    folders: list[Path] = []
+    for line in _read(groups).splitlines():
+        number, names, inside = [*line.split(":", 2), "", ""][:3]
+        if number == "0" and not names:
+            tops = [Path(root), Path(root) / "unified"]
+        elif controller in names.split(","):
+            tops = [Path(root) / names, Path(root) / controller]
+        else:
+            continue
+        # In a container the path may be the host's, where only the top folder is visible: missing ones are skipped.
+        below = Path(inside.lstrip("/"))
+        for top in tops:
+            folders += [top / part for part in (below, *below.parents)]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def _cgroup_memory(root: str, groups: str) -> list[tuple[int, int]]:
+    """(limit, used and not reclaimable) of each group with a limit."""
+    found = []
+    for folder in cgroup_folders("memory", root, groups):
+        for limit_file, used_file in (("memory.max", "memory.current"), _V1_FILES):
+            limit, used = _integer(folder / limit_file), _integer(folder / used_file)
+            if limit is not None and used is not None and limit < _UNLIMITED:
+                found.append((limit, max(0, used - _reclaimable(folder))))
+    return found
+
+
+_V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+
+
+def _reclaimable(folder: Path) -> int:
+    """Inactive file cache is counted as used, but is given up before anything is killed."""
+    fields = dict(line.split()[:2] for line in _read(folder / "memory.stat").splitlines() if len(line.split()) == 2)
+    return int(fields.get("total_inactive_file", fields.get("inactive_file", "0")))
+
+
+def _integer(path: Path) -> int | None:
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def _meminfo(name: str) -> int | None:
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _sysctl(name: str) -> int | None:
+    with suppress(OSError, subprocess.SubprocessError, ValueError):
+        return int(subprocess.run(["sysctl", "-n", name], check=True, capture_output=True, text=True, timeout=5).stdout)
+    return None
+
+
+def _available_macos() -> int | None:
+    """Free, inactive and speculative pages of vm_stat."""
+    with suppress(OSError, subprocess.SubprocessError, ValueError):
+        text = subprocess.run(["vm_stat"], check=True, capture_output=True, text=True, timeout=5).stdout
+        return _vm_stat_bytes(text)
+    return None
+
+
+def _vm_stat_bytes(text: str) -> int | None:
+    if "page size of " not in text:
+        return None
+    page = int(text.partition("page size of ")[2].partition(" ")[0])
+    pages = dict(line.split(":", 1) for line in text.splitlines()[1:] if ":" in line)
+    names = ("Pages free", "Pages inactive", "Pages speculative")
+    return page * sum(int(pages[name].strip().rstrip(".")) for name in names if name in pages)
+
+
+def _reset_high_water() -> bool:
+    """Whether VmHWM could be set back; some containers accept the write and do nothing, so the result is checked."""
+    try:
+        Path("/proc/self/clear_refs").write_text(_CLEAR_PEAK)
+    except OSError:
+        return False
+    high, now = _status_bytes("VmHWM"), _status_bytes("VmRSS")
+    return 0 < high <= now * 1.05 + 2**20
+
+
+def _status_bytes(name: str) -> int:
+    for line in _read("/proc/self/status").splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _statm_bytes() -> int | None:
+    fields = _read("/proc/self/statm").split()
+    return int(fields[1]) * resource.getpagesize() if len(fields) > 1 else None
+
+
+def _maxrss_bytes() -> int:
+    value = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return value if sys.platform == "darwin" else value * 1024  # macOS counts in bytes, Linux in KiB
+
+
+def _peak_sampled(run: Callable[[], object]) -> Peak:
+    before = _statm_bytes() or 0
+    most = before
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(_SAMPLE_S):
+            most = max(most, _statm_bytes() or 0)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        run()
+    finally:
+        most = max(most, _statm_bytes() or 0)
+        done.set()
+        watcher.join()
+    return Peak(most, before, "samples of /proc/self/statm each ms")
+
+
+def _peak_cuda(run: Callable[[], object], device: str) -> Peak:
+    import torch
+
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    torch.cuda.synchronize(device)
+    return Peak(torch.cuda.max_memory_allocated(device), before, "torch.cuda.max_memory_allocated")

@@ -1,0 +1,80 @@
+"""What is asked of the measuring child process, as plain JSON: a pair, one side alone, or a calibration."""
+
+import msgspec
+
+from ridgepoint.choice import Side, resolve
+from ridgepoint.workload import Decoder, Group, LinearLayer, Step
+
+__all__ = ["CalibrationRequest", "PairRequest", "SideRequest", "SingleRequest", "StepRequest", "step_request"]
+
+
+class StepRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A step of like sequences, or of several groups."""
+
+    phase: str
+    groups: tuple[tuple[int, int, int], ...]
+    """(count, new, cached) of each group."""
+    logits: str = "last"
+
+    def step(self) -> Step:
+        """The noun."""
+        return Step(self.phase, tuple(Group(*g) for g in self.groups), self.logits)  # type: ignore[arg-type]
+
+
+def step_request(step: Step) -> StepRequest:
+    """The request for a step of scalars."""
+    groups = tuple((int(g.count), int(g.new), int(g.cached)) for g in step.groups)
+    return StepRequest(phase=step.phase, groups=groups, logits=step.logits)
+
+
+class SideRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A settled side, and the kernel that the prediction names for each operator."""
+
+    spec: str
+    device: str
+    kernels: dict[str, str] = {}
+
+    def side(self) -> Side:
+        """The noun; `spec` is complete, so nothing is defaulted."""
+        return resolve(self.spec, "bf16", self.device)
+
+
+class _Measurable(msgspec.Struct, frozen=True, kw_only=True):
+    decoder: Decoder | None = None
+    linear: tuple[int, int] | None = None
+    directory: str = ""
+    cache_bytes: float = 32e6
+
+    def workload(self) -> Decoder | LinearLayer:
+        """The noun that is to be run."""
+        if self.decoder is not None:
+            return self.decoder
+        assert self.linear is not None, "a request names a decoder or a linear layer"
+        return LinearLayer(*self.linear)
+
+
+class PairRequest(_Measurable, frozen=True, kw_only=True, tag="pair"):
+    """Two sides, interleaved."""
+
+    a: SideRequest
+    b: SideRequest
+    step: StepRequest
+    seconds: float = 8.0
+    slow_b: float = 1.0
+    """Factor by which side b is slowed down on purpose, to check that the comparison sees it; 1 is not at all."""
+
+
+class SingleRequest(_Measurable, frozen=True, kw_only=True, tag="single"):
+    """One side alone, with its operators."""
+
+    a: SideRequest
+    step: StepRequest
+    seconds: float = 6.0
+
+
+class CalibrationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="calibration"):
+    """All probes on this machine."""
+
+    cache_sizes: dict[str, float]
+    cores: int
+    device: str = "cpu"

@@ -1,0 +1,37 @@
+"""Memory of a step on paper: weights as stored, the KV cache, and the largest activations that live at once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ridgepoint.quantity import Array
+from ridgepoint.workload import DTYPE_BYTES, Linear, Plan
+
+__all__ = ["MemoryNeed", "predict_memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """Itemised bytes. Ignored: the framework's own code and allocator slack."""
+
+    weights_bytes: Array
+    kv_cache_bytes: Array
+    activations_bytes: Array
+
+    @property
+    def total_bytes(self) -> Array:
+        return self.weights_bytes + self.kv_cache_bytes + self.activations_bytes
+
+
+def predict_memory(plan: Plan) -> MemoryNeed:
+    """What the step holds at its peak; a training step adds gradients and AdamW's two moments in fp32."""
+    weights, width = plan.weight_bytes, DTYPE_BYTES[plan.dtype]
+    widest: Array = 0.0
+    for op in plan.ops:
+        if isinstance(op, Linear) and op.sweep == "forward":
+            live = width * op.m * (op.k + 2 * op.n if op.role == "mlp.in" else op.k + op.n)
+            widest = np.maximum(widest, live)
+    if plan.step.phase == "train":
+        weights = weights + plan.workload.parameters * (DTYPE_BYTES[plan.dtype] + 8)
+    kv = plan.kv_cache_bytes if plan.step.phase in ("decode", "prefill", "mixed") else 0.0
+    return MemoryNeed(weights, kv, widest)

@@ -1,0 +1,397 @@
+"""An answer as one HTML page that stands alone: question and verdict first, then the charts, then how it was measured."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+
+from ridgepoint.quantity import show_bytes, show_ratio
+from ridgepoint.report.charts import (
+    COLOURS,
+    OTHERS,
+    memory_chart,
+    operator_colours,
+    share_chart,
+    speedup_chart,
+    speedup_scale,
+    step_chart,
+)  # fmt: skip
+from ridgepoint.report.words import (
+    ABSENT,
+    DEFINITIONS,
+    absent_reason,
+    batches,
+    bounds_words,
+    clean,
+    error_of,
+    factor,
+    flip_words,
+    given,
+    inside,
+    kernel_lines,
+    measured_flip,
+    percent,
+    points_of,
+    question,
+    side_named,
+    sign_of,
+    signed,
+    span,
+    step_words,
+    tally,
+    times,
+    verdicts,
+)  # fmt: skip
+from ridgepoint.study.document import Answer, Bet, Curve, Flip, Point, SideCard
+
+__all__ = ["answer_html"]
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def answer_html(answer: Answer) -> str:
+    """The page. The same answer gives the same text; nothing is requested from anywhere and nothing is run."""
+    sections = (
+        _head(answer), _speedups(answer), _table_section(answer), _times(answer), _memory(answer), _method(answer),
+        _machine(answer), _flags(answer), _definitions(),
+    )  # fmt: skip
+    style = files("ridgepoint.report").joinpath("page.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">\n<link rel="icon" href="data:,">\n'
+        f"<title>{_text(question(answer.bet))}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(sections)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _text(value: object) -> str:
+    return escape(clean(value))
+
+
+def _head(answer: Answer) -> str:
+    bet = answer.bet
+    lines = "".join(f"<p>{_text(text)}</p>" for text in verdicts(answer))
+    cards = "".join(_card(answer, curve) for curve in bet.curves)
+    return (
+        f'<header>\n<p class="kicker">Ridgepoint · a bet, settled · {_text(answer.created[:10])}</p>\n<h1>{_text(question(bet))}</h1>\n'
+        f'<div class="verdict">{lines}</div>\n<p class="soft">Stated before measuring: “{_text(bet.statement)}”. '
+        f'{_text(_weights(bet))}</p>\n</header>\n<div class="cards">{cards}</div>'
+    )
+
+
+def _weights(bet: Bet) -> str:
+    source = "with random weights" if bet.random_weights else "with the checkpoint's weights"
+    return f"{step_words(bet)[0].upper()}{step_words(bet)[1:]}, {source}, on {bet.device} of {bet.target}.".replace(
+        "  ", " "
+    )
+
+
+def _card(answer: Answer, curve: Curve) -> str:
+    points = points_of(answer, curve)
+    known = [p for p in points if p.measured_speedup is not None]
+    ends = known[:1] + known[-1:] if len(known) > 1 else known
+    big = "".join(
+        f"<div><span>batch {p.batch}, predicted {factor(p.predicted_speedup)}</span><b>{_text(_outcome(p, answer.bet.tie))}</b></div>"
+        for p in ends
+    )
+    score = tally(points, answer.bet.tie)
+    seen = measured_flip(answer, curve.b)
+    facts = [
+        (
+            "flip at batch",
+            f"{'none' if seen is None else f'{seen:.0f}'}; predicted {_flip_number(answer.bet.flips.get(curve.b))}",
+        ),
+        ("mean error", f"{percent(score.error)} (roofline {percent(score.roofline_error)})"),
+        ("sign right", f"{score.right} of {score.signs} (roofline {score.roofline_right})"),
+        ("inside 80 %", f"{score.inside} of {score.measured} measured points"),
+    ]
+    rows = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in facts)
+    body = big or "<div><b>not measured</b></div>"
+    return f'<section class="card"><h3>{_text(curve.b)} against {_text(answer.bet.a.text)}</h3><div class="big">{body}</div><dl>{rows}</dl></section>'
+
+
+def _outcome(point: Point, tie: float) -> str:
+    assert point.measured_speedup is not None, "asked of measured points only"
+    sign = sign_of(point, point.predicted_speedup, tie)
+    return (
+        show_ratio(point.measured_speedup)
+        if sign in ("right", "WRONG")
+        else f"{sign}, {factor(point.measured_speedup)}"
+    )
+
+
+def _flip_number(flip: Flip | None) -> str:
+    return flip_words(flip, ()).removeprefix("batch ")
+
+
+def _legend(keys: Iterable[tuple[str, str]]) -> str:
+    return (
+        '<ul class="legend">'
+        + "".join(f'<li><span class="key {style}"></span>{_text(word)}</li>' for style, word in keys)
+        + "</ul>"
+    )
+
+
+def _figure(title: str, chart: str, caption: str = "") -> str:
+    tail = f"<figcaption>{caption}</figcaption>" if caption else ""
+    return f"<figure><h3>{_text(title)}</h3>{chart}{tail}</figure>"
+
+
+def _speedups(answer: Answer) -> str:
+    bet = answer.bet
+    scale = speedup_scale(answer)
+    keys = (
+        ("line", "predicted"), ("band", "80 % interval"), ("seen", "measured, 95 % interval"), ("dots", "datasheet roofline"),
+        ("up", "flip predicted"), ("up open", "flip measured"),
+    )  # fmt: skip
+    step_keys = (
+        ("aline", f"{bet.a.text} predicted"),
+        ("square", "measured"),
+        ("line", "B predicted"),
+        ("seen", "measured"),
+    )
+    speed = [_figure(f"{c.b}: speed-up over {bet.a.text}", speedup_chart(answer, c, scale)) for c in bet.curves]
+    steps = [
+        _figure(f"{bet.a.text} and {c.b}: time of a step", step_chart(answer, c), _legend(step_keys))
+        for c in bet.curves
+    ]
+    return (
+        '<h2>Predicted and measured</h2>\n<p class="soft">Above the dashed line B is faster. Both axes are logarithmic; '
+        "point at a dot, or reach it with Tab, to read it.</p>\n"
+        f'{_legend(keys)}\n<div class="charts">{"".join([*speed, *steps])}</div>'
+    )
+
+
+def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells are markup already; `head` and `caption` are text. The table scrolls by itself where it is too wide."""
+    top = "".join(f'<th scope="col">{_text(word)}</th>' for word in head)
+    body = "\n".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(caption)}"><table><caption>{_text(caption)}</caption>'
+        f"<thead><tr>{top}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _cell(text: str, span_columns: int = 1, style: str = "") -> str:
+    extra = (f' colspan="{span_columns}"' if span_columns > 1 else "") + (f' class="{style}"' if style else "")
+    return f"<td{extra}>{_text(text)}</td>"
+
+
+def _table_section(answer: Answer) -> str:
+    head = (
+        "batch",
+        "predicted",
+        "80 %",
+        "measured",
+        "95 %",
+        "error",
+        "in 80 %",
+        "sign",
+        "roofline",
+        "its sign",
+        "ceiling",
+    )
+    parts = ["<h2>The figures</h2>"]
+    for curve in answer.bet.curves:
+        points = points_of(answer, curve)
+        ceilings = dict(zip(curve.batch, curve.ceiling, strict=False))
+        rows = [_speed_row(p, answer.bet.tie, ceilings.get(p.batch)) for p in points]
+        parts.append(_table(f"{curve.b} over {answer.bet.a.text}: speed-up", head, rows))
+        steps = (
+            "batch",
+            "A predicted",
+            "A measured",
+            "error",
+            "B predicted",
+            "B measured",
+            "error",
+            "rounds",
+            "spread",
+        )
+        inner = _table(f"Time of a step, A {answer.bet.a.text} and B {curve.b}", steps, [_step_row(p) for p in points])
+        parts.append(f"<details><summary>Step times behind it</summary>{inner}</details>")
+    return "\n".join(parts)
+
+
+def _speed_row(point: Point, tie: float, ceiling: float | None) -> list[str]:
+    cells = [
+        _cell(str(point.batch)),
+        _cell(factor(point.predicted_speedup)),
+        _cell(span(point.predicted_low, point.predicted_high)),
+    ]
+    if point.measured_speedup is None:
+        cells.append(_cell(f"not measured: {absent_reason(point)}", 5, "reason"))
+    else:
+        sign = sign_of(point, point.predicted_speedup, tie)
+        cells += [
+            _cell(factor(point.measured_speedup)),
+            _cell(span(point.measured_low, point.measured_high)),
+            _cell(signed(error_of(point))),
+        ]
+        cells += [_cell("yes" if inside(point) else "no"), _cell(sign, 1, _judge(sign))]
+    theirs = sign_of(point, point.roofline_speedup, tie)
+    return [*cells, _cell(factor(point.roofline_speedup)), _cell(theirs, 1, _judge(theirs)), _cell(factor(ceiling))]
+
+
+def _judge(sign: str) -> str:
+    return sign.lower() if sign in ("right", "WRONG") else ""
+
+
+def _step_row(point: Point) -> list[str]:
+    a, a_seen, b, b_seen = times(point.predicted_a_s, point.measured_a_s, point.predicted_b_s, point.measured_b_s)
+    errors = [
+        signed(predicted / seen - 1 if seen else None)
+        for predicted, seen in ((point.predicted_a_s, point.measured_a_s), (point.predicted_b_s, point.measured_b_s))
+    ]
+    cells = (
+        str(point.batch),
+        a,
+        a_seen,
+        errors[0],
+        b,
+        b_seen,
+        errors[1],
+        str(point.rounds or ABSENT),
+        given(point.spread, percent),
+    )
+    return [_cell(text) for text in cells]
+
+
+def _times(answer: Answer) -> str:
+    bet = answer.bet
+    sides = (bet.a, *bet.b)
+    ends = list(dict.fromkeys(batch for side in sides for batch in side.shares))
+    if not ends:
+        return ""
+    colours = operator_colours(sides)
+    figures = [_figure(f"batch {batch}", share_chart(batch, _bars(bet, batch), colours)) for batch in ends]
+    keys = [(f"c{i}", name) for name, i in colours.items()]
+    named = {name for side in sides for shares in side.shares.values() for name in shares}
+    keys += [(f"c{COLOURS}", OTHERS)] if len(named) > len(colours) else []
+    rows = [
+        [
+            f'<th scope="row">{_text(name)}</th>',
+            *(_cell(given(side.shares[b].get(name), percent)) for side in sides for b in ends if b in side.shares),
+        ]
+        for name in [*colours, *sorted(named - set(colours))]
+    ]
+    head = ["operator", *(f"{side.text}, batch {b}" for side in sides for b in ends if b in side.shares)]
+    return (
+        '<h2>Where the time goes</h2>\n<p class="soft">Predicted. A bar is as long as its side\'s step; beside it, what the side '
+        f'waits for.</p>\n{_legend(keys)}\n<div class="charts">{"".join(figures)}</div>\n'
+        f"<details><summary>The same as a table</summary>{_table('Share of the predicted step', head, rows)}</details>"
+    )
+
+
+def _bars(bet: Bet, batch: str) -> list[tuple[str, float | None, SideCard]]:
+    """A and every B at that batch with its predicted seconds, where a curve has them."""
+    at = {curve.b: next((i for i, b in enumerate(curve.batch) if str(b) == batch), None) for curve in bet.curves}
+    first = bet.curves[0] if bet.curves else None
+    i = at[first.b] if first else None
+    rows: list[tuple[str, float | None, SideCard]] = [
+        (bet.a.text, first.a_s[i] if first and i is not None else None, bet.a)
+    ]
+    for curve in bet.curves:
+        side, i = side_named(bet, curve.b), at[curve.b]
+        if side is not None:
+            rows.append((curve.b, curve.b_s[i] if i is not None else None, side))
+    return rows
+
+
+def _memory(answer: Answer) -> str:
+    bet = answer.bet
+    sides = (bet.a, *bet.b)
+    chart = _figure(
+        f"at batch {bet.grid[-1]}", memory_chart(sides), _legend((("w", "weights"), ("m", "KV cache and activations")))
+    )
+    peak = [
+        f"{p.b} at batch {p.batch}: {show_bytes(p.peak_memory_bytes)}"
+        for p in answer.points
+        if p.peak_memory_bytes is not None
+    ]
+    rows = [("peak of the measuring process", text) for text in peak]
+    rows += [("energy", _block(answer.energy)), ("accuracy", _block(answer.accuracy))]
+    rows += [
+        ("energy", f"{p.b} at batch {p.batch}: A {p.energy_a_j:.3g} J, B {p.energy_b_j:.3g} J per step")
+        for p in answer.points
+        if p.energy_a_j is not None and p.energy_b_j is not None
+    ]
+    return f'<h2>Memory, energy, accuracy</h2>\n<div class="charts">{chart}<div class="card">{_facts(rows)}</div></div>'
+
+
+def _block(block: dict[str, object]) -> str:
+    """A part of the answer in words: its reason if it has one, else its plain fields."""
+    if "reason" in block:
+        return str(block["reason"])
+    plain = [
+        f"{name} {value}"
+        for name, value in block.items()
+        if isinstance(value, str | int | float) and not isinstance(value, bool)
+    ]
+    return ", ".join(plain) or ("measured, see below" if block.get("measured") else "absent: no reason recorded")
+
+
+def _facts(rows: Iterable[tuple[str, str]]) -> str:
+    return (
+        '<dl class="facts">'
+        + "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in rows)
+        + "</dl>"
+    )
+
+
+def _method(answer: Answer) -> str:
+    bet = answer.bet
+    known = [p for p in answer.points if p.measured_speedup is not None]
+    clocks = ", ".join(sorted({p.clock for p in known if p.clock})) or "nothing was measured"
+    rounds = sorted(p.rounds for p in known)
+    rows = [
+        ("order", "the prediction was stored with its hash, then A and B were run in turns on the same machine"),
+        (
+            "asked",
+            f"{step_words(bet)}; {batches(bet.grid)}; speed-ups within {percent(bet.tie)} of 1 are ties, fixed beforehand",
+        ),
+        ("clock", clocks),
+        ("rounds", f"{rounds[0]} to {rounds[-1]} per point" if rounds else ABSENT),
+    ]
+    for letter, side in (("A", bet.a), *(("B", side) for side in bet.b)):
+        rows.append((f"{letter}: {side.text}", side.spec))
+        rows += [("kernel", f"{kernel} for {operators}") for kernel, operators in kernel_lines(side.kernels)]
+        rows += [("waits for", f"batch {batch}: {bounds_words(shares, 4)}") for batch, shares in side.bounds.items()]
+    loads = [
+        [_cell(f"{p.b}, batch {p.batch}"), _cell(p.load or ABSENT, 1, "reason"), _cell(p.record or ABSENT)]
+        for p in answer.points
+    ]
+    table = (
+        _table("Machine load and record of each point", ("point", "load while measuring", "record"), loads)
+        if loads
+        else ""
+    )
+    return f"<h2>How it was measured</h2>\n{_facts(rows)}\n<details><summary>Load and record of each point</summary>{table}</details>"
+
+
+def _machine(answer: Answer) -> str:
+    bet = answer.bet
+    rows = [("target", f"{bet.target}, calibrated {bet.target_date}"), ("machine id", bet.machine_id or ABSENT)]
+    rows += [(str(name), str(value)) for name, value in sorted(answer.machine.items())]
+    rows += [(str(name), str(value)) for name, value in sorted(answer.versions.items())]
+    rows += [("bet", answer.id), ("stored", answer.created), ("sha256 of the bet", answer.digest)]
+    return f"<h2>Machine and versions</h2>\n{_facts(rows)}"
+
+
+def _flags(answer: Answer) -> str:
+    items = [
+        *answer.flags,
+        *(f"{p.b} at batch {p.batch}: {flag}" for p in answer.points if p.measured_speedup for flag in p.flags),
+    ]
+    if not items:
+        return "<h2>Flags</h2>\n<p>None.</p>"
+    return (
+        '<h2>Flags</h2>\n<ul class="flags">'
+        + "".join(f"<li>{_text(flag)}</li>" for flag in dict.fromkeys(items))
+        + "</ul>"
+    )
+
+
+def _definitions() -> str:
+    return f"<h2>Definitions</h2>\n{_facts(DEFINITIONS.items())}"

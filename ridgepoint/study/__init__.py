@@ -1,0 +1,1 @@
+"""The meeting point: paper and metal of one question side by side."""

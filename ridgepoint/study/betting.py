@@ -1,0 +1,169 @@
+"""The bet: everything that paper can say about a question, stated before the first measurement."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ridgepoint.choice import Side
+from ridgepoint.prediction import Z80, StepTime, predict_memory, ratio_sigma, roofline_seconds, step_time
+from ridgepoint.prediction.roofline import bound_of
+from ridgepoint.quantity import show_ratio
+from ridgepoint.study.document import Bet, Curve, Flip, SideCard
+from ridgepoint.study.question import Question, step_for
+from ridgepoint.workload import Attention, Linear, Plan
+
+__all__ = ["TIE", "Cell", "cell", "crossing_of", "kernels_of", "place_bet"]
+
+TIE = 0.03
+"""Speed-ups within 3 % of 1 are ties, for predictions and measurements alike."""
+_DENSE_GRID = 33
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One comparison on paper: speed-up of b over a per token, its 80 % interval and both step times."""
+
+    speedup: float
+    low: float
+    high: float
+    a: StepTime
+    b: StepTime
+    plan_a: Plan
+    plan_b: Plan
+    roofline_a_s: float
+    roofline_b_s: float
+    ceiling: float
+
+    @property
+    def roofline(self) -> float:
+        """Speed-up by the roofline."""
+        return _per_token(self.roofline_a_s, self.roofline_b_s, self.plan_a, self.plan_b)
+
+
+def cell(question: Question, side: Side, batch: int) -> Cell:
+    """Side b against a at one batch, on paper."""
+    step = step_for(question, batch)
+    plan_a, plan_b = question.a.plan(question.workload, step), side.plan(question.workload, step)
+    a, b = step_time(plan_a, question.target), step_time(plan_b, question.target)
+    speedup = _per_token(float(a.seconds), float(b.seconds), plan_a, plan_b)
+    spread = math.exp(Z80 * float(ratio_sigma(a, b)))
+    rooflines = float(roofline_seconds(plan_a, question.target)), float(roofline_seconds(plan_b, question.target))
+    return Cell(
+        speedup, speedup / spread, speedup * spread, a, b, plan_a, plan_b, *rooflines, _ceiling(a, plan_a, plan_b)
+    )
+
+
+def _per_token(a_s: float, b_s: float, plan_a: Plan, plan_b: Plan) -> float:
+    return (a_s / float(plan_a.step.tokens)) / (b_s / float(plan_b.step.tokens))
+
+
+def _ceiling(a: StepTime, plan_a: Plan, plan_b: Plan) -> float:
+    """Amdahl 1967: 1 / (share of a's time in operators that b carries out as a does); inf if nothing is left."""
+    same = {op.name for op, other in zip(plan_a.ops, plan_b.ops, strict=False) if op == other}
+    kept = sum(float(t.seconds) for t in a.ops if t.op.name in same)
+    return float(a.seconds) / kept if kept > 0 else math.inf
+
+
+def place_bet(question: Question) -> Bet:
+    """Predict all sides over the grid; also between its points, where a flip may lie."""
+    curves, flips, cards = [], {}, []
+    for text, side in zip(question.b_texts, question.b, strict=True):
+        cells = {batch: cell(question, side, batch) for batch in question.grid}
+        curves.append(_curve(text, cells))
+        flips[text] = _flip(question, side, cells)
+        cards.append(_card(question, text, side, {batch: (c.b, c.plan_b) for batch, c in cells.items()}))
+    first = {batch: cell(question, question.b[0], batch) for batch in question.grid}
+    a_card = _card(question, question.a_text, question.a, {batch: (c.a, c.plan_a) for batch, c in first.items()})
+    return Bet(
+        model=question.model, random_weights=not question.directory, phase=question.phase, context=question.context,
+        new=question.new, grid=question.grid, device=question.device, target=question.target.name,
+        target_date=question.target.date, machine_id=question.target.machine_id, a=a_card, b=tuple(cards),
+        curves=tuple(curves), flips=flips, tie=TIE, statement=_statement(question, curves, flips),
+    )  # fmt: skip
+
+
+def kernels_of(time: StepTime) -> dict[str, str]:
+    """Linear operator -> the kernel that the prediction names."""
+    return {t.op.name: t.kernel for t in time.ops if isinstance(t.op, Linear)}
+
+
+def _curve(text: str, cells: Mapping[int, Cell]) -> Curve:
+    values = list(cells.values())
+    return Curve(
+        b=text, batch=tuple(cells), speedup=tuple(c.speedup for c in values), low=tuple(c.low for c in values),
+        high=tuple(c.high for c in values), a_s=tuple(float(c.a.seconds) for c in values),
+        b_s=tuple(float(c.b.seconds) for c in values), roofline=tuple(c.roofline for c in values),
+        ceiling=tuple(min(c.ceiling, 1e6) for c in values),
+    )  # fmt: skip
+
+
+def _flip(question: Question, side: Side, cells: Mapping[int, Cell]) -> Flip | None:
+    """Where the predicted speed-up crosses 1 between two sides that both leave the tie band; None if it does not."""
+    lowest, highest = question.grid[0], question.grid[-1]
+    if lowest == highest:
+        return None
+    batches = sorted({*cells, *(int(round(x)) for x in np.geomspace(lowest, highest, _DENSE_GRID))})
+    dense = {batch: cells[batch] if batch in cells else cell(question, side, batch) for batch in batches}
+    logs = np.array([math.log(dense[b].speedup) for b in batches])
+    crossing = crossing_of(batches, logs)
+    if crossing is None:
+        return None
+    unsure = [b for b in batches if dense[b].low <= 1.0 <= dense[b].high]
+    return Flip(batch=crossing, low=float(min([crossing, *unsure])), high=float(max([crossing, *unsure])))
+
+
+def crossing_of(batches: list[int], logs: "np.ndarray") -> float | None:
+    """Batch at which log speed-up crosses 0 between the ends, interpolated in log batch; the tie rule applies to both ends.
+
+    A curve whose ends are on one side, or whose ends are ties, does not flip. Of several crossings the last counts.
+    """
+    decided = [i for i, value in enumerate(logs) if abs(value) > math.log1p(TIE)]
+    if not decided or logs[decided[0]] * logs[decided[-1]] > 0:
+        return None
+    for i in range(len(batches) - 1, 0, -1):
+        left, right = float(logs[i - 1]), float(logs[i])
+        if left * right < 0 or left == 0.0:
+            share = left / (left - right) if left != right else 0.0
+            return float(math.exp(math.log(batches[i - 1]) + share * math.log(batches[i] / batches[i - 1])))
+    return None
+
+
+def _card(question: Question, text: str, side: Side, steps: Mapping[int, tuple[StepTime, Plan]]) -> SideCard:
+    first, last = min(steps), max(steps)
+    bounds, shares = {}, {}
+    for batch in sorted({first, last}):
+        time, plan = steps[batch]
+        bounds[str(batch)], shares[str(batch)] = _breakdown(time, question)
+    plan = steps[last][1]
+    return SideCard(
+        text=text, spec=side.spec, kernels=kernels_of(steps[first][0]), memory_bytes=float(predict_memory(plan).total_bytes),
+        weight_bytes=float(plan.weight_bytes), bounds=bounds, shares=shares,
+    )  # fmt: skip
+
+
+def _breakdown(time: StepTime, question: Question) -> tuple[dict[str, float], dict[str, float]]:
+    bounds: dict[str, float] = {}
+    shares: dict[str, float] = {}
+    total = float(time.seconds)
+    for t in time.ops:
+        share = float(t.seconds) / total
+        bound = bound_of(t.op, float(t.seconds), question.target, float(time.miss)) or "unknown"
+        bounds[bound] = bounds.get(bound, 0.0) + share
+        group = (
+            t.op.role if isinstance(t.op, Linear) else "attention" if isinstance(t.op, Attention) else "other operators"
+        )
+        shares[group] = shares.get(group, 0.0) + share
+    return bounds, shares
+
+
+def _statement(question: Question, curves: list[Curve], flips: Mapping[str, Flip | None]) -> str:
+    parts = []
+    for curve in curves:
+        ends = f"{show_ratio(curve.speedup[0])} than {question.a_text} at batch {curve.batch[0]}"
+        if len(curve.batch) > 1:
+            ends += f", {show_ratio(curve.speedup[-1])} at {curve.batch[-1]}"
+        flip = flips[curve.b]
+        parts.append(f"{curve.b}: {ends}; " + (f"flips at {flip.batch:.0f}" if flip else "no flip"))
+    return "; ".join(parts)

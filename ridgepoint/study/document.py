@@ -1,0 +1,139 @@
+"""The documents of a bet: what was predicted and hashed, what was then measured, and what follows."""
+
+from typing import Any
+
+import msgspec
+
+__all__ = ["Answer", "Bet", "Curve", "Flip", "Point", "SideCard", "answer_from", "bet_from", "plain"]
+
+
+class SideCard(msgspec.Struct, frozen=True, kw_only=True):
+    """One side in full: as typed, settled, its kernels by operator, its memory and what bounds it at each end."""
+
+    text: str
+    spec: str
+    kernels: dict[str, str]
+    """Operator -> kernel at the first batch; `kernels_by_batch` of the curve where it changes."""
+    memory_bytes: float
+    """At the largest batch of the grid."""
+    weight_bytes: float
+    bounds: dict[str, dict[str, float]]
+    """Batch -> {bound: share of the predicted time}."""
+    shares: dict[str, dict[str, float]]
+    """Batch -> {operator: share of the predicted time}."""
+
+
+class Curve(msgspec.Struct, frozen=True, kw_only=True):
+    """Predicted speed-up of b over a (per token) by batch, with its 80 % interval, step times and the roofline's word."""
+
+    b: str
+    batch: tuple[int, ...]
+    speedup: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    a_s: tuple[float, ...]
+    b_s: tuple[float, ...]
+    roofline: tuple[float, ...]
+    """Speed-up by max(FLOPs/peak, bytes/bandwidth): the yardstick."""
+    ceiling: tuple[float, ...]
+    """Amdahl: speed-up if what the choice rewrites took no time at all."""
+
+
+class Flip(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the faster side changes: the batch, and the interval in which it may lie."""
+
+    batch: float
+    low: float
+    high: float
+
+
+class Bet(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that was stated before the first measurement."""
+
+    model: str
+    random_weights: bool
+    phase: str
+    context: int
+    new: int
+    grid: tuple[int, ...]
+    device: str
+    target: str
+    target_date: str
+    machine_id: str
+    a: SideCard
+    b: tuple[SideCard, ...]
+    curves: tuple[Curve, ...]
+    flips: dict[str, Flip | None]
+    tie: float
+    """Speed-ups within this of 1 are a tie; fixed beforehand."""
+    statement: str
+    flags: tuple[str, ...] = ()
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """One measured comparison beside its prediction; absent measurements are None with a reason in `flags`."""
+
+    a: str
+    b: str
+    batch: int
+    predicted_speedup: float
+    predicted_low: float
+    predicted_high: float
+    measured_speedup: float | None
+    measured_low: float | None
+    measured_high: float | None
+    verdict: str
+    predicted_a_s: float
+    predicted_b_s: float
+    measured_a_s: float | None
+    measured_b_s: float | None
+    roofline_speedup: float
+    roofline_a_s: float | None = None
+    roofline_b_s: float | None = None
+    clock: str = ""
+    rounds: int = 0
+    spread: float | None = None
+    load: str = ""
+    peak_memory_bytes: float | None = None
+    energy_a_j: float | None = None
+    energy_b_j: float | None = None
+    flags: tuple[str, ...] = ()
+    record: str = ""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What `ridge why --json` prints and `ridge report` renders."""
+
+    id: str
+    """The bet's record."""
+    created: str
+    digest: str
+    """sha256 of the bet as stored before measuring."""
+    bet: Bet
+    points: tuple[Point, ...]
+    flip_predicted: float | dict[str, float | None] | None
+    """The batch, or null; with several B's an object by side."""
+    flip_measured: float | dict[str, float | None] | None
+    accuracy: dict[str, Any]
+    energy: dict[str, Any]
+    verdict: str
+    flags: tuple[str, ...] = ()
+    machine: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+
+
+def plain(document: Answer | Bet | Point) -> dict[str, Any]:
+    """The document as JSON-ready values."""
+    value = msgspec.to_builtins(document)
+    assert isinstance(value, dict)
+    return value
+
+
+def bet_from(body: dict[str, Any]) -> Bet:
+    """A stored bet back as a noun."""
+    return msgspec.convert(body, Bet)
+
+
+def answer_from(body: dict[str, Any]) -> Answer:
+    """A stored answer back as a noun."""
+    return msgspec.convert(body, Answer)

@@ -1,0 +1,189 @@
+"""Turns the raw samples of a calibration into laws: few coefficients, each with the error it makes on points not fitted."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ridgepoint.hardware import AttentionLaw, LinearLaw, PointwiseLaw, ResidencyLaw, ScalingLaw
+from ridgepoint.hardware.law import decode_terms, linear_terms, prefill_terms
+from ridgepoint.hardware.nonnegative import fit_nonnegative
+
+__all__ = ["fit_attention", "fit_linear", "fit_pointwise", "fit_residency", "fit_scaling", "merge_rounds"]
+
+Sample = Mapping[str, Any]
+Vector = npt.NDArray[np.float64]
+
+
+def merge_rounds(samples: Iterable[Sample]) -> tuple[list[Sample], list[float]]:
+    """One sample per point: the faster of its rounds (noise only adds time), and second over first of all points."""
+    points: dict[str, list[Sample]] = defaultdict(list)
+    for s in samples:
+        points[str(sorted((k, str(v)) for k, v in s.items() if k not in _MEASURED))].append(s)
+    merged, ratios = [], []
+    for rounds in points.values():
+        if "seconds" in rounds[0]:
+            merged.append(min(rounds, key=lambda s: s["seconds"]))
+            ratios += [s["seconds"] / rounds[0]["seconds"] for s in rounds[1:]]
+        else:
+            merged.append(_best_rates(rounds))
+    return merged, ratios
+
+
+_MEASURED = frozenset(
+    ("seconds", "spread", "n_samples", "round", "speedup", "load", "flops_per_s", "twice_the_work", "read_bytes_per_s",
+     "copy_bytes_per_s", "resolution_s", "call_s")
+)  # fmt: skip
+_RATES = ("flops_per_s", "read_bytes_per_s", "copy_bytes_per_s")
+
+
+def _best_rates(rounds: Sequence[Sample]) -> Sample:
+    best = dict(rounds[0])
+    for key in _RATES:
+        if key in best:
+            best[key] = max(s[key] for s in rounds)
+    return best
+
+
+def fit_linear(samples: Iterable[Sample], source: str) -> tuple[LinearLaw, ...]:
+    """A law per (kernel, format, activations): at each m one non-negative fit for cold weights and one for hot."""
+    groups: dict[tuple[str, ...], list[Sample]] = defaultdict(list)
+    for s in samples:
+        if s["probe"] == "linear" and "absent" not in s:
+            groups[s["kernel"], s["rung"], s["format"], s["act"]].append(s)
+    return tuple(_linear_law(key, group, source) for key, group in groups.items())
+
+
+def _linear_law(key: tuple[str, ...], samples: Sequence[Sample], source: str) -> LinearLaw:
+    kernel, rung, form, act = key
+    grid = sorted({s["m"] for s in samples})
+    cold_rows, hot_rows, errors = [], [], []
+    for m in grid:
+        cold = [s for s in samples if s["m"] == m and not s["hot"]]
+        hot = [s for s in samples if s["m"] == m and s["hot"]]
+        coefficients, left_out = _fit(cold, _linear_features)
+        cold_rows.append(coefficients)
+        errors.extend(left_out)
+        hot_rows.append(_hot_row(coefficients, _fit(hot, _linear_features)[0] if hot else None))
+    return LinearLaw(
+        kernel=kernel, rung=rung, format=form, act=act, threads=1, m=tuple(float(m) for m in grid),
+        cold=tuple(cold_rows), hot=tuple(hot_rows), sigma=_sigma(errors), source=source,
+    )  # fmt: skip
+
+
+def _hot_row(cold: tuple[float, ...], hot: tuple[float, ...] | None) -> tuple[float, ...]:
+    """Where nothing was measured hot (compute-bound rows) it is as cold; wide outputs are not measured hot either."""
+    return cold if hot is None else (*hot[:-1], cold[-1])
+
+
+def _linear_features(samples: Sequence[Sample]) -> Vector:
+    n, k = (np.array([float(s[key]) for s in samples]) for key in ("n", "k"))
+    return np.stack(linear_terms(n, k), axis=1)
+
+
+def fit_attention(samples: Iterable[Sample], source: str) -> tuple[AttentionLaw, ...]:
+    """A law per (kernel, dtype): one fit for decode, one for prefill."""
+    groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    for s in samples:
+        if s["probe"] == "attention":
+            groups[s["kernel"], s["act"]].append(s)
+    laws = []
+    for (kernel, act), group in groups.items():
+        decode, decode_errors = _fit([s for s in group if s["phase"] == "decode"], _decode_features)
+        prefill, prefill_errors = _fit([s for s in group if s["phase"] == "prefill"], _prefill_features)
+        sigma = _sigma([*decode_errors, *prefill_errors])
+        laws.append(
+            AttentionLaw(
+                kernel=kernel, dtype=act, threads=1, decode=decode, prefill=prefill, sigma=sigma, source=source
+            )
+        )
+    return tuple(laws)
+
+
+def _columns(samples: Sequence[Sample], *names: str) -> tuple[Vector, ...]:
+    return tuple(np.array([float(s[name]) for s in samples]) for name in names)
+
+
+def _decode_features(samples: Sequence[Sample]) -> Vector:
+    b, h, kv, d, length = _columns(samples, "batch", "heads", "kv_heads", "head_dim", "length")
+    return np.stack(decode_terms(b * h, length, d, 2 * b * kv * length * d), axis=1)
+
+
+def _prefill_features(samples: Sequence[Sample]) -> Vector:
+    b, h, d, length = _columns(samples, "batch", "heads", "head_dim", "length")
+    return np.stack(prefill_terms(b * h, length, b * h * length * (length + 1) / 2, d), axis=1)
+
+
+def fit_pointwise(samples: Iterable[Sample], source: str) -> tuple[PointwiseLaw, ...]:
+    """A law per (kind, dtype): per call, per row, per element."""
+    groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    for s in samples:
+        if s["probe"] == "pointwise":
+            groups[s["kind"], s["act"]].append(s)
+    laws = []
+    for (kind, act), group in groups.items():
+        terms, errors = _fit(group, _pointwise_features)
+        call, row, element = terms
+        laws.append(
+            PointwiseLaw(
+                kind=kind, dtype=act, threads=1, terms=(call, row, element), sigma=_sigma(errors), source=source
+            )
+        )
+    return tuple(laws)
+
+
+def _pointwise_features(samples: Sequence[Sample]) -> Vector:
+    rows, cols = _columns(samples, "rows", "cols")
+    return np.stack((np.ones_like(rows), rows, rows * cols), axis=1)
+
+
+def fit_residency(samples: Iterable[Sample], source: str) -> ResidencyLaw | None:
+    """Miss share by working set: the time above the smallest set's, over what the largest adds; made to grow."""
+    points = sorted((s["working_set_bytes"], s["seconds"]) for s in samples if s["probe"] == "residency")
+    if len(points) < 3:
+        return None
+    sizes, seconds = (np.array(column) for column in zip(*points, strict=True))
+    low, high = np.min(seconds), float(np.mean(seconds[-2:]))
+    miss = np.clip((seconds - low) / max(high - low, 1e-12), 0.0, 1.0)
+    return ResidencyLaw(
+        working_set_bytes=tuple(float(x) for x in sizes),
+        miss=tuple(float(x) for x in np.maximum.accumulate(miss)),
+        source=source,
+    )
+
+
+def fit_scaling(samples: Iterable[Sample], source: str) -> tuple[ScalingLaw, ...]:
+    """Speed-up by rows for each subject."""
+    groups: dict[tuple[str, int], list[Sample]] = defaultdict(list)
+    for s in samples:
+        if s["probe"] == "scaling":
+            groups[s["subject"], s["threads"]].append(s)
+    laws = []
+    for (subject, threads), group in groups.items():
+        points = sorted((float(s["m"]), float(s["speedup"])) for s in group)
+        m, speedup = zip(*points, strict=True)
+        laws.append(ScalingLaw(subject=subject, threads=threads, m=m, speedup=speedup, source=source))
+    return tuple(laws)
+
+
+def _fit(
+    samples: Sequence[Sample], features: Callable[[Sequence[Sample]], Vector]
+) -> tuple[tuple[float, ...], list[float]]:
+    """Coefficients over all samples, and the log error of each sample under the fit that leaves it out."""
+    matrix, seconds = features(samples), np.array([float(s["seconds"]) for s in samples])
+    coefficients = fit_nonnegative(matrix, seconds)
+    errors = []
+    if len(samples) > 2:
+        for i in range(len(samples)):
+            rest = np.arange(len(samples)) != i
+            predicted = float(matrix[i] @ fit_nonnegative(matrix[rest], seconds[rest]))
+            if predicted > 0:
+                errors.append(float(np.log(seconds[i] / predicted)))
+    return tuple(float(c) for c in coefficients), errors
+
+
+def _sigma(errors: Sequence[float]) -> float:
+    """Robust standard deviation of log errors: 1.4826 x median absolute value, at least 2 %."""
+    return max(0.02, 1.4826 * float(np.median(np.abs(errors)))) if errors else 0.2

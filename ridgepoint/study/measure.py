@@ -1,0 +1,132 @@
+"""One side alone, on paper and on metal: the same result twice, so that one can be subtracted from the other."""
+
+from typing import Any
+
+from ridgepoint.choice import Side, resolve
+from ridgepoint.errors import BadInput, DoesNotFit
+from ridgepoint.hardware import Target, load_target
+from ridgepoint.measurement.request import SideRequest, SingleRequest, step_request
+from ridgepoint.measurement.session import Session
+from ridgepoint.prediction import predict, predict_memory, step_time
+from ridgepoint.prediction.roofline import bound_of
+from ridgepoint.quantity import show_bytes
+from ridgepoint.result import OpRow, Result, Value
+from ridgepoint.study.betting import kernels_of
+from ridgepoint.workload import (
+    Decoder,
+    LinearLayer,
+    Plan,
+    Step,
+    decode,
+    forward,
+    load_model,
+    mixed,
+    prefill,
+    train,
+    weights_directory,
+)
+
+__all__ = ["measure_side", "plan_side", "predict_side", "step_named"]
+
+
+def step_named(phase: str, batch: int, isl: int, new: tuple[int, ...] = (), cached: tuple[int, ...] = ()) -> Step:
+    """The step that the options of the command line describe; `mixed` takes `new` and `cached` per sequence."""
+    if not 1 <= batch <= 2**20 or not 1 <= isl <= 2**27:
+        raise BadInput(f"batch {batch} and isl {isl}: possible are 1 to {2**20} sequences of 1 to {2**27} tokens")
+    if phase == "mixed":
+        return mixed(new, cached)
+    makers = {"decode": decode, "prefill": prefill, "forward": forward, "train": train}
+    if phase not in makers:
+        raise BadInput(f"no phase {phase!r}; possible: {', '.join([*makers, 'mixed'])}")
+    return makers[phase](batch, isl)
+
+
+def plan_side(model: str, side: str, step: Step, target: Target, device: str, threads: int) -> tuple[Plan, Side]:
+    """The settled plan of one side; refuses positions that the model does not have."""
+    workload = load_model(model)
+    if isinstance(workload, Decoder):
+        longest = max(int(g.context) for g in step.groups)
+        if longest > workload.max_position_embeddings:
+            raise BadInput(f"{model} takes at most {workload.max_position_embeddings} positions; asked for {longest}")
+    settled = resolve(side, workload.dtype, device, "", threads)
+    return settled.plan(workload, step), settled
+
+
+def predict_side(
+    model: str, side: str, step: Step, on: str, device: str = "cpu", threads: int = 1
+) -> tuple[Result, Target]:
+    """`ridge predict`: the result on paper."""
+    target = load_target(on)
+    plan, _ = plan_side(model, side, step, target, device, threads)
+    return predict(plan, target), target
+
+
+def measure_side(
+    model: str,
+    side: str,
+    step: Step,
+    on: str,
+    available_bytes: float,
+    device: str = "cpu",
+    threads: int = 1,
+    seconds: float = 6.0,
+) -> tuple[Result, Target]:
+    """`ridge measure`: the result on metal, a row per operator of the plan."""
+    target = load_target(on)
+    plan, settled = plan_side(model, side, step, target, device, threads)
+    need = float(predict_memory(plan).total_bytes)
+    if need > 0.9 * available_bytes:
+        raise DoesNotFit(
+            f"{model} as {settled.spec} needs {show_bytes(need)}; {show_bytes(available_bytes)} are free; try a smaller batch"
+        )
+    workload, directory = plan.workload, weights_directory(model)
+    time = step_time(plan, target)
+    request = SingleRequest(
+        decoder=workload if isinstance(workload, Decoder) else None,
+        linear=(workload.n, workload.k) if isinstance(workload, LinearLayer) else None,
+        directory=str(directory or ""),
+        cache_bytes=target.cache_bytes or 32e6,
+        a=SideRequest(spec=settled.spec, device=device, kernels=kernels_of(time)),
+        step=step_request(step),
+        seconds=seconds,
+    )
+    with Session() as session:
+        message = [m for m in session.ask(request) if m["kind"] == "done"][-1]
+    return _result(plan, target, message, {t.op.name: t.kernel for t in time.ops}, float(time.miss)), target
+
+
+def _result(plan: Plan, target: Target, message: dict[str, Any], kernels: dict[str, str], miss: float) -> Result:
+    single = message["single"]
+    seconds = single["p20_s"]
+    half = single["spread"] / 2
+    tokens = message["tokens"]
+    rows = tuple(
+        _row(op, message["ops"].get(op.name, 0.0), kernels.get(op.name, ""), half, target, miss) for op in plan.ops
+    )
+    rest = seconds - sum(r.time_s for r in rows)
+    method = (
+        f"{message['clock']}, 20th percentile of {single['n']} steps; interval: half the interquartile range each way"
+    )
+    memory = message["peak_memory_bytes"]
+    energy = message.get("energy_j")
+    return Result(
+        kind="measured", workload=plan.workload.name, step=str(plan.step), side=plan.side, target=target.name,
+        metrics={
+            "latency_s": Value(seconds, seconds * (1 - half), seconds * (1 + half), method),
+            "tokens_per_s": Value(tokens / seconds, tokens / seconds / (1 + half), tokens / seconds / max(1 - half, 0.01), "tokens / latency"),
+            "memory_bytes": None if memory is None else Value(memory, memory, memory, "peak of the measuring process"),
+            "energy_j": None if energy is None else Value(energy, energy, energy, message["energy_method"]),
+        },
+        ops=rows,
+        absent={"energy_j": "not measurable here: no energy counter for this device"} if energy is None else {},
+        flags=("random weights",) if message["random"] else (),
+        provenance={"clock": message["clock"], "load": message["load"], "between_operators_s": rest, "n": single["n"]},
+    )  # fmt: skip
+
+
+def _row(op: Any, seconds: float, kernel: str, half: float, target: Target, miss: float) -> OpRow:
+    return OpRow(
+        name=op.name, kind=op.kind, role=op.role, kernel=kernel, count=op.count, time_s=seconds, low_s=seconds * (1 - half),
+        high_s=seconds * (1 + half), bound=bound_of(op, max(seconds, 1e-12), target, miss), flops=float(op.count * op.flops),
+        bytes=float(op.count * op.bytes),
+    )  # fmt: skip

@@ -1,0 +1,96 @@
+"""What is asked: model, sides, grid and machine, settled and checked before anything is predicted or run."""
+
+from dataclasses import dataclass
+
+from ridgepoint.choice import Side, parse_bet, resolve
+from ridgepoint.errors import BadInput
+from ridgepoint.hardware import HOST, Target, load_target
+from ridgepoint.workload import Decoder, LinearLayer, Step, decode, forward, load_model, prefill, weights_directory
+
+__all__ = ["Question", "ask", "step_for"]
+
+PHASES = ("decode", "prefill", "forward")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A settled question. `grid` is the batches asked for, sorted; `context` the cached, `new` the new tokens each."""
+
+    model: str
+    workload: Decoder | LinearLayer
+    directory: str
+    target: Target
+    device: str
+    phase: str
+    context: int
+    new: int
+    grid: tuple[int, ...]
+    a_text: str
+    a: Side
+    b_texts: tuple[str, ...]
+    b: tuple[Side, ...]
+
+
+def ask(
+    model: str,
+    bet: str,
+    *,
+    batches: tuple[int, ...] = (1, 4, 16, 64),
+    phase: str = "decode",
+    isl: int = 128,
+    common: str = "",
+    threads: int = 1,
+    device: str = "cpu",
+    on: str = HOST,
+) -> Question:
+    """Settle a question as a user writes it.
+
+    decode: each sequence has `isl` cached tokens and adds one; prefill and forward: each adds `isl` tokens.
+    Raises UnknownName, BadInput or NotSupported before anything runs.
+    """
+    if phase not in PHASES:
+        raise BadInput(f"phase {phase!r} is not measured; {', '.join(PHASES)} are")
+    workload = load_model(model)
+    target = load_target(on)
+    a_text, b_texts = parse_bet(bet)
+    sides = [resolve(text, workload.dtype, device, common, threads) for text in (a_text, *b_texts)]
+    grid = _grid(sides, batches)
+    context, new = (isl, 1) if phase == "decode" else (0, isl)
+    if isinstance(workload, LinearLayer):
+        phase, context, new = "decode", 0, 1
+    elif context + new > workload.max_position_embeddings:
+        raise BadInput(f"{model} takes at most {workload.max_position_embeddings} positions; asked for {context + new}")
+    directory = weights_directory(model)
+    question = Question(
+        model,
+        workload,
+        str(directory or ""),
+        target,
+        device,
+        phase,
+        context,
+        new,
+        grid,
+        a_text,
+        sides[0],
+        b_texts,
+        tuple(sides[1:]),
+    )
+    for side in sides:
+        side.plan(workload, step_for(question, grid[0]))  # refuses what a side cannot do, before anything else
+    return question
+
+
+def step_for(question: Question, batch: int) -> Step:
+    """The step of the question at one batch."""
+    if question.phase == "decode":
+        return decode(batch, question.context)
+    return (prefill if question.phase == "prefill" else forward)(batch, question.new)
+
+
+def _grid(sides: list[Side], batches: tuple[int, ...]) -> tuple[int, ...]:
+    if not batches or any(not 1 <= b <= 2**20 for b in batches):
+        raise BadInput(f"--batch takes whole numbers from 1 to {2**20}, separated by commas; for example 1,4,16,64")
+    if any(choice.AXIS == "batch" for side in sides for choice in side.choices):
+        return (min(batches),)  # a side that settles the batch leaves one point to compare
+    return tuple(sorted(set(batches)))

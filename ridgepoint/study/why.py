@@ -1,0 +1,237 @@
+"""Why: place the bet, store it, measure the fewest points that decide it, settle it; resumable at any moment."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ridgepoint.choice import Side
+from ridgepoint.errors import DoesNotFit, MachineBusy
+from ridgepoint.measurement.request import PairRequest, SideRequest, step_request
+from ridgepoint.measurement.session import ChildDied, Session
+from ridgepoint.prediction import predict, predict_memory
+from ridgepoint.quantity import show_bytes
+from ridgepoint.store import Provenance, Record, Store, digest, new_record
+from ridgepoint.study.betting import Cell, cell, kernels_of, place_bet
+from ridgepoint.study.choosing import first_points, next_point
+from ridgepoint.study.document import Answer, Bet, Curve, Point, bet_from, plain
+from ridgepoint.study.question import Question, step_for
+from ridgepoint.study.verdict import measured_flip, reason, verdict_line
+from ridgepoint.workload import Decoder, LinearLayer
+
+__all__ = ["Effort", "Watcher", "check_fits", "settle", "stored_bet", "why"]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured: seconds per point, and whether every grid point is."""
+
+    seconds: float = 6.0
+    every_point: bool = False
+    slow_b: float = 1.0
+
+
+class Watcher(Protocol):
+    """What the command line shows while `why` works."""
+
+    def bet(self, bet: Bet, record: Record) -> None: ...
+    def stage(self, text: str, done: int, total: int) -> None: ...
+    def point(self, point: Point) -> None: ...
+
+
+def why(
+    question: Question, store: Store, provenance: Provenance, watcher: Watcher, effort: Effort, available_bytes: float
+) -> Answer:
+    """Predict, store, measure, settle. Ctrl-C settles with what is known; everything measured is in the store already."""
+    check_fits(question, available_bytes)
+    record, bet = stored_bet(question, store, provenance)
+    watcher.bet(bet, record)
+    points = [_point_from(r) for r in store.records(kind="point", study=record.id)]
+    flags: list[str] = []
+    try:
+        with Session() as session:
+            for point in _measure(question, bet, record, store, provenance, session, watcher, effort, points):
+                points.append(point)
+                watcher.point(point)
+    except KeyboardInterrupt:
+        flags.append("interrupted: settled with the points that were measured; the same command goes on")
+    answer = settle(question, bet, record, points, provenance, flags)
+    store.append(new_record("answer", {"answer": plain(answer)}, provenance, study=record.id, flags=answer.flags))
+    return answer
+
+
+def check_fits(question: Question, available_bytes: float) -> None:
+    """Refuse a question whose sides do not fit the machine's memory together, with the need and what would fit."""
+    need = []
+    for batch in question.grid:
+        step = step_for(question, batch)
+        a = float(predict_memory(question.a.plan(question.workload, step)).total_bytes)
+        b = max(float(predict_memory(side.plan(question.workload, step)).total_bytes) for side in question.b)
+        need.append((batch, a + b))
+    batch, worst = need[-1]
+    if worst > 0.9 * available_bytes:
+        fits = [b for b, n in need if n <= 0.9 * available_bytes]
+        instead = (
+            f"batches up to {fits[-1]} fit"
+            if fits
+            else "no batch of the grid fits; a smaller model or a shorter --isl may"
+        )
+        raise DoesNotFit(
+            f"{question.model} at batch {batch} needs {show_bytes(worst)} for both sides; {show_bytes(available_bytes)} are free; {instead}"
+        )
+
+
+def stored_bet(question: Question, store: Store, provenance: Provenance) -> tuple[Record, Bet]:
+    """The bet on this question: an open one that asks the same of the same calibration, else a new one, stored now."""
+    bet = place_bet(question)
+    body = plain(bet)
+    key = digest({"question": body, "seconds": 0})
+    for record in reversed(store.records(kind="bet")):
+        if record.body.get("key") == key and not store.records(kind="answer", study=record.id):
+            return record, bet_from(record.body["bet"])
+    record = new_record("bet", {"bet": body, "key": key}, provenance)
+    store.append(record)
+    return record, bet
+
+
+def _measure(
+    question: Question, bet: Bet, record: Record, store: Store, provenance: Provenance,
+    session: Session, watcher: Watcher, effort: Effort, known: list[Point],
+) -> Iterator[Point]:  # fmt: skip
+    """Points in the order of what decides most; each is stored before the next begins."""
+    plans = {c.b: _first(c, bet, effort) for c in bet.curves}
+    total = sum(len(p) for p in plans.values())
+    done = len(known)
+    for curve, side in zip(bet.curves, question.b, strict=True):
+        seen = {p.batch: p.measured_speedup or p.predicted_speedup for p in known if p.b == curve.b}
+        queue = [b for b in plans[curve.b] if b not in seen]
+        while queue or (extra := next_point(bet.grid, seen)) is not None:
+            if not queue:
+                queue, total = [extra], total + 1  # type: ignore[list-item]
+            batch = queue.pop(0)
+            watcher.stage(f"{bet.a.text}..{curve.b} at batch {batch}", done, total)
+            point = _one_point(question, side, curve.b, batch, record, store, provenance, session, effort)
+            seen[batch] = point.measured_speedup or point.predicted_speedup
+            done += 1
+            yield point
+    watcher.stage("done", done, max(total, done))
+
+
+def _first(curve: Curve, bet: Bet, effort: Effort) -> list[int]:
+    return list(bet.grid) if effort.every_point else first_points(curve, bet.flips.get(curve.b))
+
+
+def _one_point(
+    question: Question, side: Side, text: str, batch: int, record: Record,
+    store: Store, provenance: Provenance, session: Session, effort: Effort,
+) -> Point:  # fmt: skip
+    """Measure one point in the child; a refusal or a death becomes a stored point without a measurement."""
+    on_paper = cell(question, side, batch)
+    point = _predicted_point(question, text, batch, on_paper)
+    request = _request(question, side, batch, on_paper, effort)
+    try:
+        message = [m for m in session.ask(request) if m["kind"] == "done"][-1]
+        point = _with_measurement(point, message)
+    except (ChildDied, MachineBusy, DoesNotFit) as error:
+        point = _replace(point, verdict="not measured", flags=(f"{type(error).__name__}: {error}",))
+    kind = "point" if point.measured_speedup else "failure"
+    stored = new_record(kind, {"point": plain(point)}, provenance, study=record.id, flags=point.flags)
+    store.append(stored)
+    return _replace(point, record=stored.id)
+
+
+def _request(question: Question, side: Side, batch: int, on_paper: Cell, effort: Effort) -> PairRequest:
+    workload = question.workload
+    return PairRequest(
+        decoder=workload if isinstance(workload, Decoder) else None,
+        linear=(workload.n, workload.k) if isinstance(workload, LinearLayer) else None,
+        directory=question.directory,
+        cache_bytes=question.target.cache_bytes or 32e6,
+        a=SideRequest(spec=question.a.spec, device=question.device, kernels=kernels_of(on_paper.a)),
+        b=SideRequest(spec=side.spec, device=question.device, kernels=kernels_of(on_paper.b)),
+        step=step_request(step_for(question, batch)),
+        seconds=effort.seconds,
+        slow_b=effort.slow_b,
+    )
+
+
+def _predicted_point(question: Question, text: str, batch: int, on_paper: Cell) -> Point:
+    return Point(
+        a=question.a_text, b=text, batch=batch, predicted_speedup=on_paper.speedup, predicted_low=on_paper.low,
+        predicted_high=on_paper.high, measured_speedup=None, measured_low=None, measured_high=None, verdict="not measured",
+        predicted_a_s=float(on_paper.a.seconds), predicted_b_s=float(on_paper.b.seconds), measured_a_s=None, measured_b_s=None,
+        roofline_speedup=on_paper.roofline, roofline_a_s=on_paper.roofline_a_s, roofline_b_s=on_paper.roofline_b_s,
+    )  # fmt: skip
+
+
+def _with_measurement(point: Point, message: dict[str, Any]) -> Point:
+    paired = message["paired"]
+    per_token = message["tokens_b"] / message["tokens_a"]
+    return _replace(
+        point, measured_speedup=paired["speedup"] * per_token, measured_low=paired["low"] * per_token,
+        measured_high=paired["high"] * per_token, verdict=paired["verdict"] if per_token == 1 else _plain_verdict(paired, per_token),
+        measured_a_s=paired["a_s"], measured_b_s=paired["b_s"], clock=message["clock"], rounds=paired["n"], spread=paired["spread"],
+        load=message["load"], peak_memory_bytes=message["peak_memory_bytes"],
+        energy_a_j=message.get("energy_a_j"), energy_b_j=message.get("energy_b_j"),
+    )  # fmt: skip
+
+
+def _plain_verdict(paired: dict[str, Any], factor: float) -> str:
+    low, high = paired["low"] * factor, paired["high"] * factor
+    return "faster" if low > 1 else "slower" if high < 1 else "undecided"
+
+
+def settle(
+    question: Question, bet: Bet, record: Record, points: list[Point], provenance: Provenance, flags: list[str]
+) -> Answer:
+    """The answer that follows from the points; computed from what is stored, so a resumed run ends alike."""
+    points = sorted(points, key=lambda p: ([c.b for c in bet.curves].index(p.b), p.batch))
+    foretold = {c.b: (f.batch if (f := bet.flips[c.b]) else None) for c in bet.curves}
+    seen = {c.b: measured_flip([p for p in points if p.b == c.b]) for c in bet.curves}
+    lines = []
+    for curve, side in zip(bet.curves, question.b, strict=True):
+        lines.append(verdict_line(bet, curve.b, points, _because(question, bet, side, curve.b)))
+    many = len(bet.curves) > 1
+    unmeasured = [f"{p.b} at batch {p.batch}: {p.flags[0]}" for p in points if p.measured_speedup is None and p.flags]
+    return Answer(
+        id=record.id, created=record.created, digest=record.digest, bet=bet, points=tuple(points),
+        flip_predicted=foretold if many else next(iter(foretold.values())),
+        flip_measured=seen if many else next(iter(seen.values())),
+        accuracy=_accuracy(bet), energy=_energy(points), verdict="\n".join(lines), flags=(*bet.flags, *flags, *unmeasured),
+        machine=dict(provenance.machine), versions=dict(provenance.versions),
+    )  # fmt: skip
+
+
+def _because(question: Question, bet: Bet, side: Side, text: str) -> str:
+    def rows(batch: int) -> tuple[Any, Any]:
+        step = step_for(question, batch)
+        return tuple(predict(s.plan(question.workload, step), question.target).ops for s in (question.a, side))  # type: ignore[return-value]
+
+    return reason(bet, text, rows(bet.grid[0]), rows(bet.grid[-1]))
+
+
+def _accuracy(bet: Bet) -> dict[str, Any]:
+    if bet.random_weights:
+        return {"measured": False, "reason": "random weights: speed is measured, accuracy would mean nothing"}
+    return {"measured": False, "reason": "accuracy is not measured by this version"}
+
+
+def _energy(points: list[Point]) -> dict[str, Any]:
+    measured = [p for p in points if p.energy_a_j is not None]
+    if not measured:
+        return {"measured": False, "reason": "not measurable here: no counter for this device"}
+    return {
+        "measured": True,
+        "points": [{"b": p.b, "batch": p.batch, "a_j": p.energy_a_j, "b_j": p.energy_b_j} for p in measured],
+    }
+
+
+def _point_from(record: Record) -> Point:
+    import msgspec
+
+    return _replace(msgspec.convert(record.body["point"], Point), record=record.id)
+
+
+def _replace(point: Point, **changes: Any) -> Point:
+    import msgspec
+
+    return msgspec.structs.replace(point, **changes)

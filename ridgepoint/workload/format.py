@@ -1,0 +1,66 @@
+"""How a number is stored: dtypes of activations, and weight formats with their scales, in bytes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ridgepoint.errors import BadInput, UnknownName
+from ridgepoint.quantity import Array
+
+__all__ = ["DTYPES", "DTYPE_BYTES", "Format", "format_named"]
+
+DTYPE_BYTES: dict[str, float] = {"fp32": 4, "bf16": 2, "fp16": 2}
+DTYPES = tuple(DTYPE_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A weight format: `bits` per weight and scales per row (`group` 0) or per `group` inputs of a row.
+
+    `scale_bytes` counts what is stored with each group: scale, and zero point where there is one.
+    `activation_bits`: 0 if activations keep their dtype, 8 if they are quantised at run time.
+    """
+
+    name: str
+    bits: float
+    group: int
+    scale_bytes: float
+    activation_bits: int = 0
+
+    def weight_bytes(self, n: Array, k: Array) -> Array:
+        """Bytes of an n x k matrix with its scales."""
+        scales = n * np.ceil(k / self.group) if self.group else n
+        return n * k * self.bits / 8 + scales * self.scale_bytes
+
+    def takes(self, k: int) -> bool:
+        """Whether k inputs split into whole groups."""
+        return not self.group or k % self.group == 0
+
+
+_PLAIN = {name: Format(name, 8 * width, 0, 0.0) for name, width in DTYPE_BYTES.items()}
+_QUANTISED = {
+    "int8": Format("int8", 8, 0, 2),  # one bf16 scale per output row
+    "int8:dyn": Format("int8:dyn", 8, 0, 4, activation_bits=8),  # fp32 scale per row, one scale per activation tensor
+    "int8:dyn:token": Format("int8:dyn:token", 8, 0, 4, activation_bits=8),  # one scale per token
+    "nf4": Format(
+        "nf4", 4, 64, 4
+    ),  # one fp32 absmax per block of 64 (QLoRA, arXiv 2305.14314, without double quantisation)
+    "fp8": Format("fp8", 8, 0, 4, activation_bits=8),  # e4m3, one fp32 scale per row and per token
+}
+INT4_GROUPS = (32, 64, 128, 256)
+
+
+def format_named(name: str) -> Format:
+    """The format of that name: a dtype, or int8, int8:dyn, int8:dyn:token, int4:gN, nf4, fp8."""
+    if name in _PLAIN:
+        return _PLAIN[name]
+    if name in _QUANTISED:
+        return _QUANTISED[name]
+    if name.startswith("int4:g"):
+        group = name.removeprefix("int4:g")
+        if group.isdigit() and int(group) in INT4_GROUPS:
+            return Format(name, 4, int(group), 4)  # bf16 scale and zero point per group
+        raise BadInput(
+            f"int4 groups of {group!r} weights have no kernel; groups of {', '.join(map(str, INT4_GROUPS))} do"
+        )
+    raise UnknownName("weight format", name, [*_PLAIN, *_QUANTISED, *(f"int4:g{g}" for g in INT4_GROUPS)])

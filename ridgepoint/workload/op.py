@@ -1,0 +1,193 @@
+"""Operators, the unit of account: shapes and formats in, FLOPs and compulsory bytes out.
+
+A multiply-accumulate is 2 FLOPs. Bytes are compulsory traffic: each tensor read or written once per call.
+m, n, k, rows and group sizes may be NumPy arrays that broadcast (a sweep); `count` like calls share one row.
+Choices select operators by class (`Linear`, `Attention`, …) and `role`, never by `name`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ridgepoint.quantity import Array
+from ridgepoint.workload.format import DTYPE_BYTES, format_named
+from ridgepoint.workload.step import Group
+
+__all__ = ["POINTWISE", "Attention", "Linear", "Op", "Pointwise", "Role", "Sweep"]
+
+Role = Literal[
+    "embed", "attention.in", "attention.core", "attention.out", "mlp.in", "mlp.act", "mlp.out",
+    "norm", "rope", "cache", "residual", "head", "optimizer", "other",
+]  # fmt: skip
+Sweep = Literal["forward", "grad_input", "grad_weight", "update"]
+"""Which pass of a training step the call belongs to."""
+
+
+class Op(Protocol):
+    """What every operator answers, for one of its `count` calls."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def role(self) -> Role: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def sweep(self) -> Sweep: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def flops(self) -> Array: ...
+    @property
+    def weight_bytes(self) -> Array: ...
+    @property
+    def activation_bytes(self) -> Array: ...
+    @property
+    def kv_bytes(self) -> Array: ...
+    @property
+    def bytes(self) -> Array: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """y[m, n] = x[m, k] W[n, k]ᵀ (+ bias[n]), x and y in `dtype`, W stored as `weight`.
+
+    `kernel` pins a rung of the format's kernel ladder ("" = the fastest that the target has).
+    """
+
+    name: str
+    role: Role
+    m: Array
+    n: Array
+    k: Array
+    dtype: str
+    weight: str
+    bias: bool = False
+    kernel: str = ""
+    count: int = 1
+    sweep: Sweep = "forward"
+    kind: str = "linear"
+
+    @property
+    def flops(self) -> Array:
+        return 2.0 * self.m * self.n * self.k
+
+    @property
+    def weight_bytes(self) -> Array:
+        bias = self.n * DTYPE_BYTES[self.dtype] if self.bias else 0.0
+        return format_named(self.weight).weight_bytes(self.n, self.k) + bias
+
+    @property
+    def activation_bytes(self) -> Array:
+        return DTYPE_BYTES[self.dtype] * self.m * (self.n + self.k)
+
+    @property
+    def kv_bytes(self) -> Array:
+        return 0.0
+
+    @property
+    def bytes(self) -> Array:
+        return self.weight_bytes + self.activation_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """softmax(q kᵀ / √d) v of every sequence of `groups`, causal, with grouped key/value heads (GQA).
+
+    Ignored in `flops`: softmax and scaling (O(pairs), not O(pairs x head_dim)). The gradient costs 2.5x the
+    forward: it redoes the scores and has four products for two (FlashAttention-2, arXiv 2307.08691, section 3.1).
+    """
+
+    name: str
+    groups: tuple[Group, ...]
+    heads: int
+    kv_heads: int
+    head_dim: int
+    dtype: str
+    kernel: str = ""
+    count: int = 1
+    sweep: Sweep = "forward"
+    role: Role = "attention.core"
+    kind: str = "attention"
+
+    @property
+    def flops(self) -> Array:
+        pairs = sum((g.attended for g in self.groups), start=0.0)
+        return (4.0 if self.sweep == "forward" else 10.0) * pairs * self.heads * self.head_dim
+
+    @property
+    def weight_bytes(self) -> Array:
+        return 0.0
+
+    @property
+    def activation_bytes(self) -> Array:
+        tokens = sum((g.tokens for g in self.groups), start=0.0)
+        return 2 * DTYPE_BYTES[self.dtype] * tokens * self.heads * self.head_dim
+
+    @property
+    def kv_bytes(self) -> Array:
+        keys = sum((g.count * g.context for g in self.groups), start=0.0)
+        return 2 * DTYPE_BYTES[self.dtype] * keys * self.kv_heads * self.head_dim
+
+    @property
+    def bytes(self) -> Array:
+        return self.activation_bytes + self.kv_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PointwiseKind:
+    """Elements read and written, and FLOPs done, per element of the [rows, cols] output."""
+
+    reads: float
+    writes: float
+    flops: float
+    weights: float = 0.0
+    """Weights per column, each read once per call."""
+
+
+POINTWISE: dict[str, PointwiseKind] = {
+    "embedding": PointwiseKind(1, 1, 0),
+    "rms_norm": PointwiseKind(1, 1, 4, weights=1),
+    "rope": PointwiseKind(1, 1, 3),
+    "kv_write": PointwiseKind(1, 1, 0),
+    "add": PointwiseKind(2, 1, 1),
+    "silu_mul": PointwiseKind(2, 1, 5),
+    "cross_entropy": PointwiseKind(1, 1, 5),
+    "adamw": PointwiseKind(4, 3, 12),  # reads weight, gradient, two moments; writes weight and moments
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pointwise:
+    """An operator whose work grows with rows x cols: norms, activations, rotary embedding, look-ups, copies."""
+
+    name: str
+    role: Role
+    kind: str
+    rows: Array
+    cols: Array
+    dtype: str
+    count: int = 1
+    sweep: Sweep = "forward"
+
+    @property
+    def flops(self) -> Array:
+        return POINTWISE[self.kind].flops * self.rows * self.cols
+
+    @property
+    def weight_bytes(self) -> Array:
+        return POINTWISE[self.kind].weights * DTYPE_BYTES[self.dtype] * self.cols
+
+    @property
+    def activation_bytes(self) -> Array:
+        kind = POINTWISE[self.kind]
+        return (kind.reads + kind.writes) * DTYPE_BYTES[self.dtype] * self.rows * self.cols
+
+    @property
+    def kv_bytes(self) -> Array:
+        return 0.0
+
+    @property
+    def bytes(self) -> Array:
+        return self.weight_bytes + self.activation_bytes

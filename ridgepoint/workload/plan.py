@@ -1,0 +1,83 @@
+"""A plan: one step of a workload made concrete; choices change it, predictions read its operators.
+
+A choice may change three things, and only these: the step (what is asked), the rewrites of operators (how it is
+carried out), and the execution (threads). Steps are settled before rewrites run, so the order in which choices are
+listed matters only between two that rewrite the same field.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ridgepoint.quantity import Array
+from ridgepoint.workload.format import DTYPE_BYTES
+from ridgepoint.workload.op import Linear, Op
+from ridgepoint.workload.step import Step
+from ridgepoint.workload.training import training_ops
+
+__all__ = ["Plan", "Rewrite", "Workload"]
+
+Rewrite = Callable[[Op], Op]
+"""One operator in, the operator that replaces it out (itself where the choice does not apply)."""
+
+
+class Workload(Protocol):
+    """What a plan needs of a model: its name, its checkpoint's dtype and the operators of a forward pass."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def parameters(self) -> int: ...
+
+    def forward_ops(self, step: Step, dtype: str) -> tuple[Op, ...]: ...
+    def kv_bytes_per_token(self, width: float) -> float: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A workload with its step, base dtype, rewrites and execution; `ops` is what will be computed."""
+
+    workload: Workload
+    step: Step
+    dtype: str
+    rewrites: tuple[Rewrite, ...] = ()
+    threads: int = 1
+    device: str = "cpu"
+    side: str = ""
+
+    @property
+    def ops(self) -> tuple[Op, ...]:
+        """Operators after all rewrites, in order of execution."""
+        ops = self.workload.forward_ops(self.step, self.dtype)
+        for rewrite in self.rewrites:
+            ops = tuple(rewrite(op) for op in ops)
+        return training_ops(ops, self.workload.parameters) if self.step.phase == "train" else ops
+
+    def rewritten(self, rewrite: Rewrite) -> "Plan":
+        """The same plan with one more rewrite."""
+        return replace(self, rewrites=(*self.rewrites, rewrite))
+
+    @property
+    def weight_bytes(self) -> Array:
+        """Bytes of all weights as stored, embedding table included (a tied head shares it)."""
+        ops = self.workload.forward_ops(self.step, self.dtype)
+        for rewrite in self.rewrites:
+            ops = tuple(rewrite(op) for op in ops)
+        inner = sum((op.count * op.weight_bytes for op in ops if op.role not in ("embed", "head")), start=0.0)
+        return inner + self._table_bytes(ops)
+
+    def _table_bytes(self, ops: tuple[Op, ...]) -> Array:
+        tables: Array = 0.0
+        for op in ops:
+            if isinstance(op, Linear) and op.role == "head":
+                tied = getattr(self.workload, "tie_word_embeddings", False) and op.weight == op.dtype
+                tables += op.weight_bytes + (0.0 if tied else op.n * op.k * DTYPE_BYTES[op.dtype])
+        return tables
+
+    @property
+    def kv_cache_bytes(self) -> Array:
+        """Bytes of keys and values that the step's sequences hold after it."""
+        keys = sum((g.count * g.context for g in self.step.groups), start=0.0)
+        return keys * self.workload.kv_bytes_per_token(DTYPE_BYTES[self.dtype])

@@ -1,0 +1,84 @@
+"""Where a model comes from: a catalogue name, a local directory, a bare `config.json`, or a Hugging Face id."""
+
+import re
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ridgepoint.errors import BadInput, UnknownName
+from ridgepoint.workload.decoder import Decoder
+from ridgepoint.workload.families import from_config
+from ridgepoint.workload.operator import LinearLayer, linear_layer
+
+__all__ = ["catalogue_names", "load_model", "weights_directory"]
+
+_CATALOGUE = files("ridgepoint.workload") / "data" / "llm"
+_MAX_CONFIG_BYTES = 4 * 2**20
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def catalogue_names() -> list[str]:
+    """Names of the models that ship as a config."""
+    return sorted(f.name.removesuffix(".json") for f in _CATALOGUE.iterdir() if f.name.endswith(".json"))
+
+
+def load_model(name: str) -> Decoder | LinearLayer:
+    """The model of that name; only its config is read.
+
+    Order: `linear:NxK`, catalogue name, directory with a `config.json`, path of a config, Hugging Face id (`org/name`, through the
+    user's own Hugging Face client and cache).
+    """
+    layer = linear_layer(name)
+    if layer is not None:
+        return layer
+    if name in catalogue_names():
+        return _from_catalogue(name)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return from_config(path.name, _parse(path / "config.json"))
+    if path.is_file():
+        return from_config(path.parent.name if path.name == "config.json" else path.stem, _parse(path))
+    if _HUB_ID.fullmatch(name) and not name.endswith(".json"):
+        return from_config(name, _parse(_hub_config(name)))
+    raise UnknownName("model", name, catalogue_names(), "or give a directory, a config.json or a Hugging Face id")
+
+
+def weights_directory(name: str) -> Path | None:
+    """The directory that holds `*.safetensors` for this model, if it is local; None means random weights."""
+    path = Path(name).expanduser()
+    return path if path.is_dir() and any(path.glob("*.safetensors")) else None
+
+
+@cache
+def _from_catalogue(name: str) -> Decoder:
+    return from_config(name, _decode(name, (_CATALOGUE / f"{name}.json").read_bytes()))
+
+
+def _parse(path: Path) -> Any:
+    if not path.is_file():
+        raise BadInput(f"{path.parent}: no config.json there; a model directory needs one")
+    if path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise BadInput(f"{path}: {path.stat().st_size} bytes are too many for a config; at most {_MAX_CONFIG_BYTES}")
+    return _decode(str(path), path.read_bytes())
+
+
+def _decode(name: str, text: bytes) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(f"{name}: not valid JSON: {error}") from None
+
+
+def _hub_config(repo: str) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise BadInput(f"{repo!r} looks like a Hugging Face id; to fetch it: pip install 'ridgepoint[hub]'") from None
+    try:
+        return Path(hf_hub_download(repo, "config.json"))
+    except Exception as error:  # the client raises many kinds; each means that the config is not to be had
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadInput(f"could not get config.json of {repo!r} from Hugging Face: {reason}") from None
