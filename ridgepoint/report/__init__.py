@@ -1,3 +1,3 @@
-"""Documents in, something to look at out: tables for a terminal (`report.terminal`) and one HTML page (`report.html`)."""
+"""Documents in, renderings out: tables for a terminal (`report.terminal`) and one HTML page (`report.html`)."""
 
 __all__: list[str] = []

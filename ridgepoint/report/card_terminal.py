@@ -19,6 +19,10 @@ __all__ = ["card"]
 
 _LAYER = 2048
 """The card shows linear kernels on a layer of this many outputs and inputs."""
+_LINEAR_NOTE = (
+    "cold: weights from memory, hot: from the last-level cache; ±: error at points not fitted; "
+    "net: how much slower in a network than alone, included in the rates"
+)
 _HEADS, _HEAD_DIM, _CONTEXT, _PROMPT = 16, 64, 1024, 256
 
 
@@ -35,8 +39,7 @@ def card(target: Target) -> RenderableType:
         ]
     if target.linear:
         parts += [_title(f"linear layers, {_LAYER} x {_LAYER}, as inside a network", target.linear), _linear(target)]
-        parts.append(line("cold: weights from memory, hot: from the last-level cache; ±: error at points not fitted; net: how much"
-                          " slower in a network than alone, included in the rates", "dim"))  # fmt: skip
+        parts.append(line(_LINEAR_NOTE, "dim"))
     if target.attention:
         parts += [_title(f"attention, {_HEADS} heads of {_HEAD_DIM}", target.attention), _attention(target)]
     parts += [heading("dispatch"), line(_dispatch(target))]
@@ -110,7 +113,8 @@ def _linear_row(law: LinearLaw) -> tuple[str, ...]:
     return (
         f"  {law.kernel}" + (f" ({', '.join(notes)})" if notes else ""),
         *(f"{traffic / _seconds(law, 1, miss) / 1e9:.1f}" for miss in (1.0, 0.0)),
-        *(f"{work / _seconds(law, 64, miss) / 1e9:.0f}" for miss in (1.0, 0.0)), percent(law.sigma), f"{law.composed:.2f}x",
+        *(f"{work / _seconds(law, 64, miss) / 1e9:.0f}" for miss in (1.0, 0.0)),
+        percent(law.sigma), f"{law.composed:.2f}x",
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from ridgepoint.quantity import show_bytes, show_time
 from ridgepoint.report.scale import LogScale, log_scale
 from ridgepoint.report.svg import Plot, area, axes, element, label, line, mark, picture
 from ridgepoint.report.words import (
+    absent_reason,
     bounds_words,
     clean,
     error_of,
@@ -32,7 +33,7 @@ __all__ = [
     "step_chart",
 ]
 
-WIDTH, HEIGHT = 420, 300
+WIDTH, HEIGHT = 420, 306
 COLOURS = 7
 """Operators with a colour of their own; the smaller ones share the last."""
 OTHERS = "the rest"
@@ -40,7 +41,7 @@ OTHERS = "the rest"
 
 def _plot(curve: Curve, points: Sequence[Point], y: LogScale) -> Plot:
     x = log_scale([*curve.batch, *(p.batch for p in points)], margin=0.05, least=2.0)
-    return Plot(x, y, left=50.0, right=WIDTH - 8.0, top=24.0, bottom=HEIGHT - 42.0)
+    return Plot(x, y, left=50.0, right=WIDTH - 8.0, top=32.0, bottom=HEIGHT - 42.0)
 
 
 def speedup_scale(answer: Answer) -> LogScale:
@@ -51,13 +52,13 @@ def speedup_scale(answer: Answer) -> LogScale:
 
 
 def speedup_chart(answer: Answer, curve: Curve, y: LogScale) -> str:
-    """Speed-up against batch: predicted curve in its interval, roofline, measured dots, the 1.0x line and both flips."""
+    """Speed-up against batch: predicted curve in its interval, roofline, measured dots, the 1.0x line, both flips."""
     points = points_of(answer, curve)
     plot = _plot(curve, points, y)
     flip, seen = answer.bet.flips.get(curve.b), measured_flip(answer, curve.b)
     one = plot.py(1.0)
     still = [
-        *axes(plot, curve.batch, "batch", {v: factor(v) for v in y.ticks(5)}),
+        *axes(plot, curve.batch, "batch", {v: factor(v) for v in sorted({*y.ticks(5), 1.0})}),
         area(plot, curve.batch, curve.low, curve.high, "band"),
         element("line", {"x1": plot.left, "x2": plot.right, "y1": one, "y2": one, "class": "one"}),
         line(plot, curve.batch, curve.roofline, "roofline"),
@@ -75,13 +76,16 @@ def speedup_chart(answer: Answer, curve: Curve, y: LogScale) -> str:
     if seen is not None:
         still.append(_triangle(plot.px(seen), plot.bottom, "flip-seen"))
     words = f"Speed-up of {curve.b} over {answer.bet.a.text} by batch. " + "; ".join(point_words(p) for p in points)
-    words += f". Predicted flip: {flip_words(flip, curve.batch)}; measured flip: {'none' if seen is None else f'batch {seen:.0f}'}."
-    marks = [
-        mark(plot, p.batch, p.measured_speedup, point_words(p), "b", _ends(p))
-        for p in points
-        if p.measured_speedup is not None
-    ]
-    return picture(WIDTH, HEIGHT, words, still, marks)
+    seen_words = "none" if seen is None else f"batch {seen:.0f}"
+    words += f". Predicted flip: {flip_words(flip, curve.batch)}; measured flip: {seen_words}."
+    return picture(WIDTH, HEIGHT, words, still, [_point_mark(plot, p) for p in points])
+
+
+def _point_mark(plot: Plot, point: Point) -> str:
+    """A filled dot at what was measured; a hollow one on the curve, with the reason, where nothing was."""
+    if point.measured_speedup is None:
+        return mark(plot, point.batch, point.predicted_speedup, point_words(point), "unseen")
+    return mark(plot, point.batch, point.measured_speedup, point_words(point), "b", _ends(point))
 
 
 def _regions(plot: Plot, one: float, b: str, a: str) -> list[str]:
@@ -113,12 +117,11 @@ def _ends(point: Point) -> tuple[float, float] | None:
 
 def point_words(point: Point) -> str:
     """One point in words, for a screen reader and for the line above the plot."""
-    words = f"batch {point.batch}: predicted {factor(point.predicted_speedup)} ({span(point.predicted_low, point.predicted_high)}), "
+    ends, seen_ends = span(point.predicted_low, point.predicted_high), span(point.measured_low, point.measured_high)
+    words = f"batch {point.batch}: predicted {factor(point.predicted_speedup)} ({ends}), "
     if point.measured_speedup is None:
-        return words + "not measured"
-    return words + (
-        f"measured {factor(point.measured_speedup)} ({span(point.measured_low, point.measured_high)}), {signed(error_of(point))}"
-    )
+        return f"{words}not measured: {absent_reason(point)}"
+    return f"{words}measured {factor(point.measured_speedup)} ({seen_ends}), {signed(error_of(point))}"
 
 
 def step_chart(answer: Answer, curve: Curve) -> str:
@@ -134,7 +137,8 @@ def step_chart(answer: Answer, curve: Curve) -> str:
     marks, words = [], []
     for name, style, point, predicted, seen in _steps(answer, points):
         if seen is not None:
-            said = f"{name}, batch {point.batch}: predicted {show_time(predicted)}, measured {show_time(seen)}, {signed(predicted / seen - 1)}"
+            both = f"predicted {show_time(predicted)}, measured {show_time(seen)}, {signed(predicted / seen - 1)}"
+            said = f"{name}, batch {point.batch}: {both}"
             words.append(said)
             marks.append(mark(plot, point.batch, seen, said, style, square=style == "a"))
     described = (
@@ -190,10 +194,10 @@ def _segments(shares: dict[str, float], colours: dict[str, int]) -> list[tuple[s
 
 
 def _segment(x: float, y: float, width: float, name: str, share: float, colour: int) -> str:
-    text = percent(share)
-    room = width > 7.5 * len(text)
+    text = f"{100 * share:.0f} %"
+    room = width > 8.5 * len(text)
     inner = label(x + width / 2, y + 18, text, "bar-text", "middle") if room else ""
-    title = element("title", {}, escape(f"{clean(name)} {text}"))
+    title = element("title", {}, escape(f"{clean(name)} {percent(share)}"))
     return element(
         "g",
         {},

@@ -13,12 +13,9 @@ __all__ = ["add", "grid", "heading", "line", "pairs"]
 _STYLES = {"WRONG": "bold red", "right": "green", "tie": "dim", "undecided": "yellow", "no": "yellow"}
 
 
-def grid(columns: Iterable[str], title: str = "", caption: str = "") -> Table:
+def grid(columns: Iterable[str]) -> Table:
     """A table; a column whose name starts with `<` is aligned to the left and may fold, others to the right."""
-    table = Table(
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title_justify="left", caption_justify="left",
-        title=Text(clean(title), style="bold") if title else None, caption=Text(clean(caption), style="dim") if caption else None,
-    )  # fmt: skip
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for column in columns:
         left = column.startswith("<")
         table.add_column(

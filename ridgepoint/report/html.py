@@ -1,4 +1,4 @@
-"""An answer as one HTML page that stands alone: question and verdict first, then the charts, then how it was measured."""
+"""An answer as one HTML page that stands alone: question, verdict, charts, figures, and how they were measured."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -74,7 +74,8 @@ def _head(answer: Answer) -> str:
     lines = "".join(f"<p>{_text(text)}</p>" for text in verdicts(answer))
     cards = "".join(_card(answer, curve) for curve in bet.curves)
     return (
-        f'<header>\n<p class="kicker">Ridgepoint · a bet, settled · {_text(answer.created[:10])}</p>\n<h1>{_text(question(bet))}</h1>\n'
+        f'<header>\n<p class="kicker">Ridgepoint · a bet, settled · {_text(answer.created[:10])}</p>\n'
+        f"<h1>{_text(question(bet))}</h1>\n"
         f'<div class="verdict">{lines}</div>\n<p class="soft">Stated before measuring: “{_text(bet.statement)}”. '
         f'{_text(_weights(bet))}</p>\n</header>\n<div class="cards">{cards}</div>'
     )
@@ -92,7 +93,8 @@ def _card(answer: Answer, curve: Curve) -> str:
     known = [p for p in points if p.measured_speedup is not None]
     ends = known[:1] + known[-1:] if len(known) > 1 else known
     big = "".join(
-        f"<div><span>batch {p.batch}, predicted {factor(p.predicted_speedup)}</span><b>{_text(_outcome(p, answer.bet.tie))}</b></div>"
+        f"<div><span>batch {p.batch}, predicted {factor(p.predicted_speedup)}</span>"
+        f"<b>{_text(_outcome(p, answer.bet.tie))}</b></div>"
         for p in ends
     )
     score = tally(points, answer.bet.tie)
@@ -108,7 +110,8 @@ def _card(answer: Answer, curve: Curve) -> str:
     ]
     rows = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in facts)
     body = big or "<div><b>not measured</b></div>"
-    return f'<section class="card"><h3>{_text(curve.b)} against {_text(answer.bet.a.text)}</h3><div class="big">{body}</div><dl>{rows}</dl></section>'
+    title = f"{_text(curve.b)} against {_text(answer.bet.a.text)}"
+    return f'<section class="card"><h3>{title}</h3><div class="big">{body}</div><dl>{rows}</dl></section>'
 
 
 def _outcome(point: Point, tie: float) -> str:
@@ -142,8 +145,8 @@ def _speedups(answer: Answer) -> str:
     bet = answer.bet
     scale = speedup_scale(answer)
     keys = (
-        ("line", "predicted"), ("band", "80 % interval"), ("seen", "measured, 95 % interval"), ("dots", "datasheet roofline"),
-        ("up", "flip predicted"), ("up open", "flip measured"),
+        ("line", "predicted"), ("band", "80 % interval"), ("seen", "measured, 95 % interval"),
+        ("hollow", "not measured"), ("dots", "datasheet roofline"), ("up", "flip predicted"), ("up open", "flip measured"),
     )  # fmt: skip
     step_keys = (
         ("aline", f"{bet.a.text} predicted"),
@@ -157,8 +160,8 @@ def _speedups(answer: Answer) -> str:
         for c in bet.curves
     ]
     return (
-        '<h2>Predicted and measured</h2>\n<p class="soft">Above the dashed line B is faster. Both axes are logarithmic; '
-        "point at a dot, or reach it with Tab, to read it.</p>\n"
+        '<h2>Predicted and measured</h2>\n<p class="soft">Above the dashed line B is faster. Both axes are '
+        "logarithmic; point at a dot, or reach it with Tab, to read it.</p>\n"
         f'{_legend(keys)}\n<div class="charts">{"".join([*speed, *steps])}</div>'
     )
 
@@ -168,8 +171,8 @@ def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     top = "".join(f'<th scope="col">{_text(word)}</th>' for word in head)
     body = "\n".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(caption)}"><table><caption>{_text(caption)}</caption>'
-        f"<thead><tr>{top}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(caption)}">'
+        f"<table><caption>{_text(caption)}</caption><thead><tr>{top}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
     )
 
 
@@ -278,8 +281,8 @@ def _times(answer: Answer) -> str:
     ]
     head = ["operator", *(f"{side.text}, batch {b}" for side in sides for b in ends if b in side.shares)]
     return (
-        '<h2>Where the time goes</h2>\n<p class="soft">Predicted. A bar is as long as its side\'s step; beside it, what the side '
-        f'waits for.</p>\n{_legend(keys)}\n<div class="charts">{"".join(figures)}</div>\n'
+        '<h2>Where the time goes</h2>\n<p class="soft">Predicted. A bar is as long as its side\'s step; beside it, '
+        f'what the side waits for.</p>\n{_legend(keys)}\n<div class="charts">{"".join(figures)}</div>\n'
         f"<details><summary>The same as a table</summary>{_table('Share of the predicted step', head, rows)}</details>"
     )
 
@@ -349,7 +352,7 @@ def _method(answer: Answer) -> str:
         ("order", "the prediction was stored with its hash, then A and B were run in turns on the same machine"),
         (
             "asked",
-            f"{step_words(bet)}; {batches(bet.grid)}; speed-ups within {percent(bet.tie)} of 1 are ties, fixed beforehand",
+            f"{step_words(bet)}; {batches(bet.grid)}; within {percent(bet.tie)} of 1 is a tie, fixed beforehand",
         ),
         ("clock", clocks),
         ("rounds", f"{rounds[0]} to {rounds[-1]} per point" if rounds else ABSENT),
@@ -367,7 +370,8 @@ def _method(answer: Answer) -> str:
         if loads
         else ""
     )
-    return f"<h2>How it was measured</h2>\n{_facts(rows)}\n<details><summary>Load and record of each point</summary>{table}</details>"
+    details = f"<details><summary>Load and record of each point</summary>{table}</details>" if table else ""
+    return f"<h2>How it was measured</h2>\n{_facts(rows)}\n{details}"
 
 
 def _machine(answer: Answer) -> str:

@@ -17,7 +17,7 @@ from ridgepoint.result import METRICS, OpRow, Result, Value
 __all__ = ["compare_table", "result_table"]
 
 _WIDE = 98
-"""Columns from which rates stand beside their shares of the peak; with room for its name the kernel gets a column too."""
+"""Columns from which rates stand beside their shares of the peak; with more room the kernel gets a column too."""
 
 
 def result_table(result: Result, target: Target | None = None) -> RenderableType:
@@ -66,8 +66,8 @@ def _operators(result: Result, target: Target | None, rates: bool, kernels: bool
     total = result.latency_s
     for row in result.ops:
         cells = [
-            row.name, str(row.count), show_time(row.time_s), _interval(row.time_s, row.low_s, row.high_s), _whole(row.time_s / total),
-            row.bound or ABSENT, _amount(row.flops / 1e9), _amount(row.bytes / 1e6),
+            row.name, str(row.count), show_time(row.time_s), _interval(row.time_s, row.low_s, row.high_s),
+            _whole(row.time_s / total), row.bound or ABSENT, _amount(row.flops / 1e9), _amount(row.bytes / 1e6),
         ]  # fmt: skip
         flops, traffic = _rate(row.flops, row.time_s), _rate(row.bytes, row.time_s)
         if rates or target is None:
@@ -176,7 +176,8 @@ def _definitions(result: Result, target: Target | None) -> Iterator[tuple[str, s
         roof = _bandwidth(target)
         yield (
             "MBU",
-            f"mbu.v1: achieved bytes/s / DRAM read bandwidth, one thread: {given(roof, lambda r: show(r, 'B/s'))}; cached data may exceed it",
+            "mbu.v1: achieved bytes/s / DRAM read bandwidth, one thread: "
+            f"{given(roof, lambda r: show(r, 'B/s'))}; cached data may exceed it",
         )
 
 
@@ -209,9 +210,11 @@ def _compared(name: str, ours: OpRow | None, theirs: OpRow | None, step_s: float
         times = (show_time(row.time_s), ABSENT) if ours else (ABSENT, show_time(row.time_s))
         return name, str(row.count), times[0], ABSENT, times[1], ABSENT, ABSENT, ABSENT
     error = ours.time_s / theirs.time_s - 1 if theirs.time_s > 0 else None
+    interval = _interval(ours.time_s, ours.low_s, ours.high_s)
+    hit = "yes" if ours.low_s <= theirs.time_s <= ours.high_s else "no"
     return (
-        name, str(ours.count), show_time(ours.time_s), _interval(ours.time_s, ours.low_s, ours.high_s), show_time(theirs.time_s),
-        signed(error), signed((ours.time_s - theirs.time_s) / step_s), "yes" if ours.low_s <= theirs.time_s <= ours.high_s else "no",
+        name, str(ours.count), show_time(ours.time_s), interval, show_time(theirs.time_s), signed(error),
+        signed((ours.time_s - theirs.time_s) / step_s), hit,
     )  # fmt: skip
 
 

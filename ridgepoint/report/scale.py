@@ -31,7 +31,7 @@ class LogScale:
         best: tuple[float, ...] = ()
         for values in (*(self._decades(steps) for steps in _STEPS), *(self._even(step) for step in _FINE)):
             if len(values) > 2 * wanted:
-                break
+                return best or values[:: -(-len(values) // wanted)]
             if abs(len(values) - wanted) < abs(len(best) - wanted):
                 best = values
         return best

@@ -52,12 +52,15 @@ def score_table(rows: Iterable[Score]) -> RenderableType:
         found = True
         add(
             table, row.group, str(row.n), _of(row.sign_right, row.sign_n), str(row.tie_n), given(row.mape, percent),
-            given(row.median_ape, percent), signed(row.bias), given(row.coverage80, percent), _of(row.flips_right, row.flips_n),
-            given(row.roofline_mape, percent), given(row.roofline_sign, percent),
+            given(row.median_ape, percent), signed(row.bias), given(row.coverage80, percent),
+            _of(row.flips_right, row.flips_n), given(row.roofline_mape, percent), given(row.roofline_sign, percent),
         )  # fmt: skip
     if not found:
         return line("no settled bets yet; `ridge why MODEL A..B` makes one")
-    note = "sign: faster side named, ties apart; MAPE, median, bias: of the step time; in 80 %: aim 70 to 90 %; flips: within a factor of 1.5"
+    note = (
+        "sign: faster side named, ties apart; MAPE, median, bias: of the step time; "
+        "in 80 %: aim 70 to 90 %; flips: within a factor of 1.5"
+    )
     return Group(table, line(note, "dim"))
 
 

@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from textwrap import wrap
 
 from ridgepoint.report.scale import LogScale
 from ridgepoint.report.words import clean
 
 __all__ = ["Plot", "area", "axes", "element", "label", "line", "mark", "picture"]
+
+_TIP_LETTERS = 64
 
 
 def element(name: str, attributes: Mapping[str, object], *children: str) -> str:
@@ -116,5 +119,6 @@ def mark(
     else:
         parts.append(element("circle", {"cx": px, "cy": py, "r": 5, "class": "dot"}))
     parts.append(element("circle", {"cx": px, "cy": py, "r": 13, "class": "halo"}))
-    parts.append(label(4.0, 12.0, words, "tip"))
+    tip = wrap(clean(words), _TIP_LETTERS, max_lines=2, placeholder=" …")
+    parts += [label(4.0, 10.0 + 14 * i, text, "tip") for i, text in enumerate(tip)]
     return element("g", {"class": f"mark {style}", "tabindex": 0, "role": "img", "aria-label": words}, *parts)

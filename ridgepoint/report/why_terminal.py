@@ -50,8 +50,8 @@ def bet_panel(bet: Bet) -> RenderableType:
         table = grid(("batch", "speed-up", "80 %", "ceiling", "roofline", "A step", "B step"))
         for i, batch in enumerate(curve.batch):
             add(
-                table, str(batch), factor(curve.speedup[i]), span(curve.low[i], curve.high[i]), factor(curve.ceiling[i]),
-                factor(curve.roofline[i]), show_time(curve.a_s[i]), show_time(curve.b_s[i]),
+                table, str(batch), factor(curve.speedup[i]), span(curve.low[i], curve.high[i]),
+                factor(curve.ceiling[i]), factor(curve.roofline[i]), show_time(curve.a_s[i]), show_time(curve.b_s[i]),
             )  # fmt: skip
         parts += [
             heading(f"A {bet.a.text}  →  B {curve.b}"),
@@ -200,7 +200,8 @@ def _footer(answer: Answer) -> Iterator[tuple[str, str]]:
         if side is not None:
             yield (
                 "memory",
-                f"{curve.b}: {show_bytes(side.memory_bytes)}, {answer.bet.a.text}: {show_bytes(answer.bet.a.memory_bytes)}",
+                f"{curve.b}: {show_bytes(side.memory_bytes)}, "
+                f"{answer.bet.a.text}: {show_bytes(answer.bet.a.memory_bytes)}",
             )
     for name, block in (("energy", answer.energy), ("accuracy", answer.accuracy)):
         if "reason" in block:

@@ -11,8 +11,8 @@ from ridgepoint.study.document import Answer, Bet, Curve, Flip, Point, SideCard
 
 __all__ = [
     "ABSENT", "DEFINITIONS", "Tally", "absent_reason", "batches", "bounds_words", "clean", "error_of", "factor",
-    "flip_words", "given", "inside", "kernel_lines", "kernel_words", "measured_flip", "percent", "points_of", "question",
-    "short", "side_named", "sign_of", "signed", "span", "step_words", "tally", "times", "verdicts",
+    "flip_words", "given", "inside", "kernel_lines", "kernel_words", "measured_flip", "percent", "points_of",
+    "question", "short", "side_named", "sign_of", "signed", "span", "step_words", "tally", "times", "verdicts",
 ]  # fmt: skip
 
 ABSENT = "–"
@@ -21,7 +21,7 @@ _CEILING_LIMIT = 1e5
 
 DEFINITIONS = {
     "speed-up": "speedup.v1: time per token of A / time per token of B at the same batch; above 1, B is faster",
-    "predicted interval": "interval.v1: 80 %, from the errors that the calibration makes on points it was not fitted to",
+    "predicted interval": "interval.v1: 80 %, from the errors of the calibration at points it was not fitted to",
     "measured interval": "paired.v1: 95 %, over interleaved rounds of A and B",
     "error": "error.v1: predicted / measured - 1",
     "flip": "flip.v1: batch at which the speed-up crosses 1 between two points that are not ties, log interpolated",
@@ -124,7 +124,8 @@ def points_of(answer: Answer, curve: Curve) -> tuple[Point, ...]:
 def _not_run(bet: Bet, curve: Curve, i: int) -> Point:
     return Point(
         a=bet.a.text, b=curve.b, batch=curve.batch[i], predicted_speedup=curve.speedup[i], predicted_low=curve.low[i],
-        predicted_high=curve.high[i], measured_speedup=None, measured_low=None, measured_high=None, verdict="not measured",
+        predicted_high=curve.high[i], measured_speedup=None, measured_low=None, measured_high=None,
+        verdict="not measured",
         predicted_a_s=curve.a_s[i], predicted_b_s=curve.b_s[i], measured_a_s=None, measured_b_s=None,
         roofline_speedup=curve.roofline[i], flags=(NOT_RUN,),
     )  # fmt: skip
@@ -148,7 +149,7 @@ def inside(point: Point) -> bool | None:
 
 
 def sign_of(point: Point, speedup: float, tie: float) -> str:
-    """Whether `speedup` names the faster side: "right" or "WRONG"; "tie" or "undecided" where the measurement names none."""
+    """Whether `speedup` names the faster side: "right" or "WRONG"; "tie" or "undecided" if no side is."""
     if point.measured_speedup is None:
         return ABSENT
     if point.verdict == "undecided":
@@ -180,7 +181,8 @@ def tally(points: Sequence[Point], tie: float) -> Tally:
     ours = [sign_of(p, p.predicted_speedup, tie) for p in known]
     theirs = [sign_of(p, p.roofline_speedup, tie) for p in known]
     return Tally(
-        points=len(points), measured=len(known), signs=sum(s in ("right", "WRONG") for s in ours), right=ours.count("right"),
+        points=len(points), measured=len(known), signs=sum(s in ("right", "WRONG") for s in ours),
+        right=ours.count("right"),
         roofline_right=theirs.count("right"), inside=sum(bool(inside(p)) for p in known),
         error=_mean(abs(p.predicted_speedup / p.measured_speedup - 1) for p in known if p.measured_speedup),
         roofline_error=_mean(abs(p.roofline_speedup / p.measured_speedup - 1) for p in known if p.measured_speedup),

@@ -5,7 +5,7 @@ from typing import Any
 
 from ridgepoint.measurement.calibrate.grid import ATTENTION_DECODE, ATTENTION_PREFILL
 from ridgepoint.measurement.calibrate.linear import DTYPES
-from ridgepoint.measurement.calibrate.pool import Pool
+from ridgepoint.measurement.calibrate.pool import Pool, weight_stream
 
 __all__ = ["ATTENTION_KERNELS", "attention_samples"]
 
@@ -15,7 +15,7 @@ _KV_BYTES = 40e6
 _SPARE = 64
 
 
-def attention_samples(kernel: str, act: str, seconds: float, threads: int = 1) -> Iterator[dict[str, Any]]:
+def attention_samples(kernel: str, act: str, seconds: float, cache_bytes: float) -> Iterator[dict[str, Any]]:
     """A sample per shape of both grids; keys and values are views of longer caches, as in a static KV cache."""
     import torch
 
@@ -23,13 +23,14 @@ def attention_samples(kernel: str, act: str, seconds: float, threads: int = 1) -
 
     module = Attention(ATTENTION_KERNELS[kernel])
     dtype = getattr(torch, DTYPES[act])
+    stream = weight_stream(cache_bytes)
     with torch.inference_mode():
         for phase, grid in (("decode", ATTENTION_DECODE), ("prefill", ATTENTION_PREFILL)):
             for shape in grid:
-                timing = _pool(module, phase, shape, dtype).passes(lambda key, step: step, seconds, least=2)[shape]
+                timing = _pool(module, phase, shape, dtype).passes(lambda key, step: step, seconds, 2, stream)[shape]
                 b, heads, kv_heads, d, length = shape
                 yield {
-                    "probe": "attention", "kernel": kernel, "act": act, "phase": phase, "threads": threads,
+                    "probe": "attention", "kernel": kernel, "act": act, "phase": phase,
                     "batch": b, "heads": heads, "kv_heads": kv_heads, "head_dim": d, "length": length,
                     "seconds": timing.seconds, "spread": timing.spread, "n_samples": timing.samples,
                 }  # fmt: skip

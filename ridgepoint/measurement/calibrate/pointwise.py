@@ -5,7 +5,7 @@ from typing import Any
 
 from ridgepoint.measurement.calibrate.grid import POINTWISE_GRID
 from ridgepoint.measurement.calibrate.linear import DTYPES
-from ridgepoint.measurement.calibrate.pool import Pool
+from ridgepoint.measurement.calibrate.pool import Pool, weight_stream
 
 __all__ = ["pointwise_samples"]
 
@@ -15,17 +15,18 @@ _VOCAB = 4096
 _PREFILL_ROWS = 100
 
 
-def pointwise_samples(act: str, seconds: float, threads: int = 1) -> Iterator[dict[str, Any]]:
+def pointwise_samples(act: str, seconds: float, cache_bytes: float) -> Iterator[dict[str, Any]]:
     """A sample per kind and grid point in one dtype."""
     import torch
 
+    stream = weight_stream(cache_bytes)
     with torch.inference_mode():
         for kind, build in _KINDS.items():
             for rows, cols in POINTWISE_GRID:
                 pool = Pool([((rows, cols), build(rows, cols, getattr(torch, DTYPES[act]))) for _ in range(_COPIES)])
-                timing = pool.passes(lambda key, step: step, seconds, least=2)[(rows, cols)]
+                timing = pool.passes(lambda key, step: step, seconds, 3, stream)[(rows, cols)]
                 yield {
-                    "probe": "pointwise", "kind": kind, "act": act, "rows": rows, "cols": cols, "threads": threads,
+                    "probe": "pointwise", "kind": kind, "act": act, "rows": rows, "cols": cols,
                     "seconds": timing.seconds, "spread": timing.spread, "n_samples": timing.samples,
                 }  # fmt: skip
 

@@ -77,9 +77,9 @@ def _round(
         seconds = s.slow_s if probe.rung == "naive" or probe.format == "fp16" else s.linear_s
         yield f"linear {probe.format} {probe.rung} {probe.act}", _linear(probe, linear, s.cache_bytes, seconds)
     for act in ("fp32", "bf16", "fp16"):
-        yield f"pointwise {act}", pointwise_samples(act, s.pointwise_s)
+        yield f"pointwise {act}", pointwise_samples(act, s.pointwise_s, s.cache_bytes)
         for kernel in ("flash", "math") if first else ("flash",):
-            yield f"attention {kernel} {act}", attention_samples(kernel, act, s.attention_s)
+            yield f"attention {kernel} {act}", attention_samples(kernel, act, s.attention_s, s.cache_bytes)
     for spec in COMPOSED_SIDES:
         yield f"network {spec}", _network(spec, nets, s.composed_s)
     yield "peak", peak_samples(("fp32", "bf16", "fp16", "int8"), 1, s.bandwidth_s)
