@@ -6,10 +6,17 @@ from difflib import get_close_matches
 __all__ = ["BadInput", "DoesNotFit", "MachineBusy", "NotSupported", "RidgeError", "UnknownName"]
 
 
+_LONGEST = 1000
+
+
 class RidgeError(Exception):
-    """Base of all errors this package raises on purpose; the command line prints it as one line."""
+    """Base of all errors this package raises on purpose: one printable line, whatever the input that it quotes."""
 
     exit_code = 2
+
+    def __init__(self, message: str):
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        super().__init__(_short(line, _LONGEST))
 
 
 class BadInput(RidgeError):

@@ -24,7 +24,7 @@ class Batch:
 
     @classmethod
     def parse(cls, name: str, words: Words) -> "Batch":
-        no_more_words(name, words[1:])
+        no_more_words(name, words[1:] if words and not words[0].key else words)
         return cls(integer("batch", words[0].value if words else "", 1, 2**20))
 
     @property

@@ -49,5 +49,7 @@ def parse_choice(text: str) -> Choice:
         key, equals, value = word.rpartition("=")
         if not _WORD.fullmatch(value) or (equals and not _WORD.fullmatch(key)):
             raise BadInput(f"choice {text[:80]!r}: {word[:40]!r} is not a value or key=value")
+        if Option(key, value) in words:
+            raise BadInput(f"choice {text[:80]!r}: {word[:40]!r} is there twice")
         words.append(Option(key, value))
     return known[name].parse(name, tuple(words))

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ridgepoint.choice.base import Words, integer, no_more_words
+from ridgepoint.choice.base import Words, no_more_words
 from ridgepoint.choice.weights import check_groups, rewrite_linears, swap_linears
-from ridgepoint.workload import Plan
+from ridgepoint.workload import Plan, format_named
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,15 +27,18 @@ class Int4:
 
     @classmethod
     def parse(cls, name: str, words: Words) -> "Int4":
-        group, flags, rest = 32, set(), []
+        groups, flags, rest = [], set(), []
         for word in words:
-            if word.key == "g" or (not word.key and word.value[:1] == "g" and word.value[1:].isdigit()):
-                group = integer("int4 group", word.value.removeprefix("g"), 32, 256)
+            if not groups and word.key == "g":
+                groups.append(word.value)
+            elif not groups and not word.key and word.value[:1] == "g":
+                groups.append(word.value[1:])
             elif not word.key and word.value in ("naive", "head"):
                 flags.add(word.value)
             else:
                 rest.append(word)
         no_more_words(name, tuple(rest))
+        group = format_named(f"int4:g{groups[0]}").group if groups else 32
         return cls(group, "naive" in flags, "head" in flags)
 
     @property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ridgepoint.choice.base import Choice
 from ridgepoint.choice.grammar import parse_choices
 from ridgepoint.choice.precision import Precision
+from ridgepoint.choice.registry import CHOICES
 from ridgepoint.choice.threads import Threads
 from ridgepoint.errors import NotSupported
 from ridgepoint.workload import Plan, Step, Workload
@@ -62,19 +63,20 @@ def resolve(text: str, default_dtype: str, device: str = "cpu", common: str = ""
         choices.append(Threads(threads))
     named = next((c for c in choices if isinstance(c, Precision)), None)
     others = [c for c in choices if c is not named]
-    explicit = named is not None and any(c is named for c in own)
-    dtype = _base_dtype(named.dtype if named else default_dtype, others, device, explicit)
+    # a side's own choice outranks the dtype of `--with`; written in one place, the two must agree
+    bound = others if named in own else [c for c in others if named and c not in own]
+    dtype = _base_dtype(named.dtype if named else default_dtype, others, device, bound)
     return Side((Precision(dtype), *sorted(others, key=lambda c: _ORDER.index(c.AXIS))), device)
 
 
-_ORDER = ("weights", "batch", "threads")
+_ORDER = tuple(dict.fromkeys(choice.AXIS for choice in CHOICES))
 
 
-def _base_dtype(wanted: str, choices: list[Choice], device: str, explicit: bool) -> str:
+def _base_dtype(wanted: str, choices: list[Choice], device: str, bound: list[Choice]) -> str:
     for choice in choices:
         acts = choice.acts(device)
         if acts and wanted not in acts:
-            if explicit:
+            if choice in bound:
                 raise NotSupported(
                     f"{choice.spelled} has no kernel for {wanted} activations here; {' or '.join(acts)} has"
                 )

@@ -25,7 +25,7 @@ class Threads:
 
     @classmethod
     def parse(cls, name: str, words: Words) -> "Threads":
-        no_more_words(name, words[1:])
+        no_more_words(name, words[1:] if words and not words[0].key else words)
         return cls(integer("threads", words[0].value if words else "", 1, 1024))
 
     @property

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ridgepoint.errors import NotSupported
-from ridgepoint.workload import Linear, Op, Plan, format_named
+from ridgepoint.workload import INT4_GROUPS, Linear, Op, Plan, format_named
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,16 +25,15 @@ def rewrite_linears(plan: Plan, weight: str, kernel: str, head: bool) -> Plan:
 
 
 def check_groups(plan: Plan, weight: str, head: bool) -> None:
-    """Refuse a group size that does not divide the inputs of a layer, naming one that does."""
+    """Refuse a group size that does not divide the inputs of a layer, naming one that divides those of all."""
     form = format_named(weight)
-    for op in plan.ops:
-        if not isinstance(op, Linear) or (op.role == "head" and not head) or op.sweep != "forward":
-            continue
-        k = int(op.k)
+    linears = [op for op in plan.ops if isinstance(op, Linear) and op.sweep == "forward"]
+    inputs = {op.name: int(op.k) for op in linears if head or op.role != "head"}
+    for name, k in inputs.items():
         if not form.takes(k):
-            fits = [g for g in (256, 128, 64, 32) if k % g == 0 and g < form.group]
-            instead = f"groups of {fits[0]} do" if fits else "no group size does"
-            raise NotSupported(f"{weight}: {op.name} has {k} inputs, not a multiple of {form.group}; {instead}")
+            fits = [g for g in reversed(INT4_GROUPS) if all(other % g == 0 for other in inputs.values())]
+            instead = f"int4:g{fits[0]} fits" if fits else "no int4 group fits all layers"
+            raise NotSupported(f"{weight}: {name} has {k} inputs, not a multiple of {form.group}; {instead}")
 
 
 def swap_linears(model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from ridgepoint.cli import options
-from ridgepoint.errors import BadInput
 
 __all__ = ["calibrate"]
 
@@ -25,10 +24,8 @@ def calibrate(
     from ridgepoint.hardware import load_target
     from ridgepoint.report.terminal import card
 
-    if device not in ("cpu", "cuda"):
-        raise BadInput(f"--device is cpu or cuda, not {device[:40]!r}")
     if show:
-        Console().print(card(load_target(name or "host")))
+        Console().print(card(load_target(name or "host", device)))
         return 0
     from ridgepoint.hardware import save_target
     from ridgepoint.store import Store, default_path
@@ -62,7 +59,7 @@ class _Bar:
             TextColumn("{task.completed} points"),
             TimeElapsedColumn(),
         )
-        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self._task = self._progress.add_task("starting", total=EXPECTED_SAMPLES)
         self._progress.start()
         return self

@@ -35,11 +35,14 @@ def main() -> None:
     except RidgeError as error:
         _line(str(error))
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _line("interrupted; what was measured is kept")
         raise SystemExit(130) from None
     except BrokenPipeError:
         raise SystemExit(0) from None
+    except OSError as error:  # a file that the user named, or the folder of the store
+        _line(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        raise SystemExit(2) from None
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise

@@ -28,16 +28,35 @@ Model = Annotated[
 With = Annotated[str, typer.Option("--with", help="Choices of every side that does not name them, as bf16+threads:2.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Base dtype (fp32, bf16, fp16); default: the checkpoint's.")]
 On = Annotated[str, typer.Option("--on", help="Target: a name, a file, or host (this machine, calibrated).")]
-Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+
+
+def _device(value: str) -> str:
+    if value not in ("cpu", "cuda"):
+        raise BadInput(f"--device is cpu or cuda, not {value[:40]!r}")
+    return value
+
+
+def _seconds(value: float) -> float:
+    if not 0.05 <= value <= 3600:
+        raise BadInput(f"--seconds is {value:g}; possible is 0.05 to 3600")
+    return value
+
+
+Device = Annotated[str, typer.Option("--device", help="cpu or cuda.", callback=_device)]
 Isl = Annotated[
     int, typer.Option("--isl", help="Decode: cached tokens per sequence. Prefill: new tokens per sequence.")
 ]
 Phase = Annotated[str, typer.Option("--phase", help="decode, prefill or forward.")]
 Threads = Annotated[
-    int, typer.Option("--threads", help="Threads of every side; one is timed in CPU time, more in wall time.")
+    int,
+    typer.Option(
+        "--threads", help="Threads of every side; one is timed in CPU time, more in wall time.", min=1, max=1024
+    ),
 ]
 Batches = Annotated[str, typer.Option("--batch", help="Batch sizes, separated by commas.")]
-Seconds = Annotated[float, typer.Option("--seconds", help="Longest time to measure a point, in seconds.")]
+Seconds = Annotated[
+    float, typer.Option("--seconds", help="Longest time to measure a point, in seconds.", callback=_seconds)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 
 

@@ -1,6 +1,7 @@
 """`ridge score`, `ridge report`, `ridge export`, `ridge import`: what the store holds."""
 
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +42,7 @@ def score(
 
 
 def _finite(value: object) -> object:
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def report(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ridgepoint.cli import options
+from ridgepoint.errors import BadInput
 
 if TYPE_CHECKING:
     from ridgepoint.hardware import Target
@@ -58,7 +59,7 @@ def measure(
     as_json: options.Json = False,
 ) -> int:
     """The same table from running it on this machine."""
-    result, target = _measured(model, with_, _step(phase, batch, isl, "", ""), on, device, threads, seconds)
+    result, target = _measured(model, with_, _step(phase, batch, isl), on, device, threads, seconds)
     _print(result, target, as_json)
     return 0
 
@@ -78,7 +79,7 @@ def compare(
     """Prediction and measurement side by side, with the signed error of each operator."""
     from ridgepoint.study.measure import predict_side
 
-    step = _step(phase, batch, isl, "", "")
+    step = _step(phase, batch, isl)
     predicted, _ = predict_side(model, with_, step, on, device, threads)
     measured, _ = _measured(model, with_, step, on, device, threads, seconds)
     if as_json:
@@ -110,9 +111,11 @@ def targets(
     return 0
 
 
-def _step(phase: str, batch: int, isl: int, new: str, cached: str) -> "Step":
+def _step(phase: str, batch: int, isl: int, new: str = "", cached: str = "") -> "Step":
     from ridgepoint.study.measure import step_named
 
+    if (phase == "mixed") != bool(new and cached) or bool(new) != bool(cached):
+        raise BadInput("--new and --cached are for `predict --phase mixed`, which needs both; it is not measured yet")
     if phase == "mixed":
         return step_named(phase, 1, 1, options.integers("--new", new), options.integers("--cached", cached))
     return step_named(phase, batch, isl)
@@ -121,15 +124,13 @@ def _step(phase: str, batch: int, isl: int, new: str, cached: str) -> "Step":
 def _measured(
     model: str, with_: str, step: "Step", on: str, device: str, threads: int, seconds: float
 ) -> "tuple[Result, Target]":
-    from ridgepoint.measurement.memory import available_bytes
+    from ridgepoint.measurement.memory import room_bytes
     from ridgepoint.store import Store, default_path, new_record
     from ridgepoint.study.measure import measure_side
     from ridgepoint.study.provenance import provenance
 
     with Store(default_path()) as store:
-        result, target = measure_side(
-            model, with_, step, on, float(available_bytes() or 2**62), device, threads, seconds
-        )
+        result, target = measure_side(model, with_, step, on, room_bytes(device), device, threads, seconds)
         store.append(new_record("measurement", {"result": asdict(result)}, provenance(), flags=result.flags))
     return result, target
 

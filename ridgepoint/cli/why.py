@@ -1,6 +1,7 @@
 """`ridge why MODEL A..B`: the bet, then the measurement, then the verdict."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ridgepoint.cli import options
-from ridgepoint.errors import BadInput
+from ridgepoint.errors import BadInput, NotSupported
 
 if TYPE_CHECKING:
     from ridgepoint.store import Record
@@ -46,8 +47,11 @@ def why(
 ) -> int:
     """Will B be faster than A? The prediction is stored before anything runs; then the fewest points are measured."""
     assertion = _assertion(assert_)
-    _check_effort(points, seconds, threads, device)
-    from ridgepoint.measurement.memory import available_bytes
+    if points not in ("few", "all"):
+        raise BadInput(f"--points is few or all, not {points[:40]!r}")
+    if predict_only and (assert_ or report):
+        raise BadInput("--predict-only measures nothing, so there is nothing to --assert or to --report")
+    from ridgepoint.measurement.memory import room_bytes
     from ridgepoint.store import Store, default_path
     from ridgepoint.study.provenance import provenance
     from ridgepoint.study.question import ask
@@ -59,27 +63,41 @@ def why(
     question = ask(
         model, bet, batches=batches, phase=phase, isl=isl, common=common, threads=threads, device=device, on=on
     )
+    if assertion is not None and assertion[0] not in (None, *question.grid):
+        raise BadInput(f"--assert speaks of batch {assertion[0]}; --batch has {', '.join(map(str, question.grid))}")
+    if report is not None:
+        _check_writable(report)
     with Store(default_path()) as store:
         watcher = _Watch(quiet=as_json)
         if predict_only:
-            watcher.bet(stored_bet(question, store, provenance())[1], None)
+            _show_bet(*stored_bet(question, store, provenance()), watcher, as_json)
             return 0
-        effort = Effort(seconds=seconds, every_point=points == "all")
+        also = (assertion[0],) if assertion is not None and assertion[0] is not None else ()
+        effort = Effort(seconds=seconds, every_point=points == "all", also=also)
         with watcher:
-            answer = settle_question(question, store, provenance(), watcher, effort, float(available_bytes() or 2**62))
+            answer = settle_question(question, store, provenance(), watcher, effort, room_bytes(device))
     _show(answer, as_json, report)
+    if not answer.complete:
+        raise KeyboardInterrupt
+    if not any(p.measured_speedup for p in answer.points):
+        raise NotSupported(f"no point could be measured; {answer.points[0].flags[0]}")
     return _judge(answer, assertion)
 
 
-def _check_effort(points: str, seconds: float, threads: int, device: str) -> None:
-    if points not in ("few", "all"):
-        raise BadInput(f"--points is few or all, not {points[:40]!r}")
-    if not 0.05 <= seconds <= 3600:
-        raise BadInput(f"--seconds is {seconds:g}; possible is 0.05 to 3600")
-    if not 1 <= threads <= 1024:
-        raise BadInput(f"--threads is {threads}; possible is 1 to 1024")
-    if device not in ("cpu", "cuda"):
-        raise BadInput(f"--device is cpu or cuda, not {device[:40]!r}")
+def _check_writable(report: Path) -> None:
+    report.parent.mkdir(parents=True, exist_ok=True)
+    if report.is_dir() or not os.access(report.parent, os.W_OK):
+        raise BadInput(f"--report {report} is not a file that can be written")
+
+
+def _show_bet(record: "Record", bet: "Bet", watcher: "_Watch", as_json: bool) -> None:
+    from ridgepoint.study.document import plain
+
+    if as_json:
+        document = {"id": record.id, "created": record.created, "digest": record.digest, "bet": plain(bet)}
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    else:
+        watcher.bet(bet, None)
 
 
 def _show(answer: "Answer", as_json: bool, report: Path | None) -> None:
@@ -96,7 +114,6 @@ def _show(answer: "Answer", as_json: bool, report: Path | None) -> None:
     if report is not None:
         from ridgepoint.report.html import answer_html
 
-        report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(answer_html(answer), encoding="utf-8")
         sys.stderr.write(f"report: {report}\n")
 
@@ -116,10 +133,6 @@ def _judge(answer: "Answer", assertion: tuple[int | None, str, float] | None) ->
         return 0
     batch, sign, bound = assertion
     points = [p for p in answer.points if batch in (None, p.batch)]
-    if not points:
-        raise BadInput(
-            f"--assert speaks of batch {batch}, which was not measured; measured: {sorted({p.batch for p in answer.points})}"
-        )
     compare = {">": float.__gt__, "<": float.__lt__, ">=": float.__ge__, "<=": float.__le__}[sign]
     for p in points:
         if p.measured_speedup is None or not compare(float(p.measured_speedup), bound):

@@ -26,13 +26,13 @@ def target_names() -> list[str]:
     return sorted({path.name.removesuffix(".toml") for path in _paths()})
 
 
-def load_target(name: str) -> Target:
-    """The target of that name, alias or path; `host` is this machine as `ridge calibrate` left it."""
-    path = Path(name).expanduser()
-    if name.endswith(".toml") and path.is_file():
+def load_target(name: str, device: str = "cpu") -> Target:
+    """The target of that name, alias or path; `host` is this machine's `device` as `ridge calibrate` left it."""
+    path = _file(name)
+    if path is not None:
         return _read(path)
     if name == HOST:
-        return _read(_calibrated(HOST))
+        return _calibrated(HOST, device)
     for candidate in _paths():
         if candidate.name.removesuffix(".toml") == name:
             return _read(candidate)
@@ -56,20 +56,37 @@ def save_target(target: Target, name: str) -> Path:
     return path
 
 
+def _file(name: str) -> Path | None:
+    try:
+        path = Path(name).expanduser()
+        return path if name.endswith(".toml") and path.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # not a name that this file system can have, or nobody's home
+        return None
+
+
 def _paths() -> list[Path]:
     own = sorted((data_folder() / "targets").glob("*.toml"))
     packaged = Path(str(files("ridgepoint.hardware") / "data"))
     return [*own, *sorted(packaged.rglob("*.toml"))]
 
 
-def _calibrated(name: str) -> Path:
+def _calibrated(name: str, device: str) -> Target:
+    """The newest calibration of this device: a target of kind gpu for cuda, of any other kind for the CPU."""
     found = sorted((data_folder() / "targets").glob("*.calibrated.toml"), key=lambda p: p.stat().st_mtime)
-    if not found:
-        raise UnknownName("target", name, target_names(), "this machine is not calibrated yet: run `ridge calibrate`")
-    return found[-1]
+    for path in reversed(found):
+        target = _read(path)
+        if (target.kind == "gpu") == (device == "cuda"):
+            return target
+    command = "ridge calibrate" + (f" --device {device}" if device != "cpu" else "")
+    raise UnknownName("target", name, target_names(), f"this machine is not calibrated yet: run `{command}`")
 
 
 def _read(path: Path) -> Target:
-    if path.stat().st_size > _MAX_BYTES:
-        raise BadInput(f"target {path}: {path.stat().st_size} bytes are too many; at most {_MAX_BYTES}")
-    return decode_target(path.name, path.read_bytes())
+    try:
+        size = path.stat().st_size
+        text = path.read_bytes() if size <= _MAX_BYTES else b""
+    except OSError as error:
+        raise BadInput(f"target {path}: cannot be read: {error.strerror}") from None
+    if size > _MAX_BYTES:
+        raise BadInput(f"target {path}: {size} bytes are too many; at most {_MAX_BYTES}")
+    return decode_target(path.name, text)

@@ -12,6 +12,7 @@ from ridgepoint.quantity import Array
 
 __all__ = [
     "AttentionLaw",
+    "LaunchLaw",
     "LinearLaw",
     "PointwiseLaw",
     "ResidencyLaw",
@@ -27,7 +28,7 @@ WIDE_N = 4096
 
 
 def linear_terms(n: Array, k: Array) -> tuple[Array, ...]:
-    """1 (call), n·k (weights), n (rows: output, scales, prefetch restarts), k (inputs), (n - 4096)⁺·k (wide outputs)."""
+    """1 (call), n·k (weights), n (rows: output, scales, prefetch restarts), k (inputs), (n - 4096)⁺·k (wide)."""
     n, k = np.asarray(n, float), np.asarray(k, float)
     return (np.ones(np.broadcast(n, k).shape), n * k, n + 0 * k, k + 0 * n, np.maximum(n - WIDE_N, 0) * k)
 
@@ -65,13 +66,15 @@ class LinearLaw(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     composed: float = 1.0
     """Factor by which the kernel is slower inside a network than on its own (from composed calibration nets)."""
+    cold_code_s: float = 0.0
+    """Added to a call whose code has left the last-level cache since the last one."""
     sigma_composed: float = 0.0
 
-    def seconds(self, m: Array, n: Array, k: Array, miss: Array) -> Array:
-        """Time of one call; `miss` in [0, 1] is the share of the weights that is not in the cache."""
+    def seconds(self, m: Array, n: Array, k: Array, miss: Array, code_miss: Array = 0.0) -> Array:
+        """Time of one call; `miss` and `code_miss` in [0, 1]: shares of weights and of code that left the cache."""
         terms = linear_terms(n, k)
         cold, hot = self._at(m, self.cold, terms), self._at(m, self.hot, terms)
-        return self.composed * (hot + miss * np.maximum(cold - hot, 0.0))
+        return self.composed * (hot + miss * np.maximum(cold - hot, 0.0)) + code_miss * self.cold_code_s
 
     def _at(self, m: Array, rows: Rows, terms: tuple[Array, ...]) -> Array:
         table = np.asarray(rows)
@@ -96,6 +99,7 @@ class AttentionLaw(msgspec.Struct, frozen=True, kw_only=True):
     prefill: tuple[float, ...]
     sigma: float
     source: str
+    cold_code_s: float = 0.0
 
 
 class PointwiseLaw(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,11 +111,13 @@ class PointwiseLaw(msgspec.Struct, frozen=True, kw_only=True):
     terms: tuple[float, float, float]
     sigma: float
     source: str
+    cold_code_s: float = 0.0
 
-    def seconds(self, rows: Array, cols: Array) -> Array:
-        """Time of one call on [rows, cols]."""
+    def seconds(self, rows: Array, cols: Array, code_miss: Array = 0.0) -> Array:
+        """Time of one call on [rows, cols]; `code_miss` as in LinearLaw."""
         call, row, element = self.terms
-        return call + row * np.asarray(rows, float) + element * np.asarray(rows, float) * cols
+        warm = call + row * np.asarray(rows, float) + element * np.asarray(rows, float) * cols
+        return warm + code_miss * self.cold_code_s
 
 
 class ResidencyLaw(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,3 +145,16 @@ class ScalingLaw(msgspec.Struct, frozen=True, kw_only=True):
     def at(self, m: Array) -> npt.NDArray[np.float64] | float:
         """Interpolated in log m; constant beyond the ends."""
         return np.interp(np.log(np.maximum(m, 1.0)), np.log(np.asarray(self.m)), self.speedup)
+
+
+class LaunchLaw(msgspec.Struct, frozen=True, kw_only=True):
+    """Host seconds that one eager call of an operator takes on a GPU machine, whatever its shape.
+
+    `subject`: a linear kernel, `attention <kernel>`, a pointwise kind, or `between` (see `prediction.launch`).
+    """
+
+    subject: str
+    dtype: str
+    seconds: float
+    sigma: float
+    source: str

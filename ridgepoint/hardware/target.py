@@ -1,15 +1,24 @@
 """A target: what a machine can do, read from one TOML file, each figure with its source."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
+from typing import Protocol
 
 import msgspec
 
 from ridgepoint.errors import BadInput, NotSupported
-from ridgepoint.hardware.law import AttentionLaw, LinearLaw, PointwiseLaw, ResidencyLaw, ScalingLaw
+from ridgepoint.hardware.law import AttentionLaw, LaunchLaw, LinearLaw, PointwiseLaw, ResidencyLaw, ScalingLaw
 
 __all__ = ["SCHEMA", "Correction", "Level", "Peak", "Target", "decode_target", "encode_target"]
 
 SCHEMA = 1
+LINEAR_TERMS = ATTENTION_TERMS = 5
+
+
+class Sourced(Protocol):
+    """A figure or a group of figures that says where it comes from."""
+
+    @property
+    def source(self) -> str: ...
 
 
 class Peak(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +68,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     attention: tuple[AttentionLaw, ...] = ()
     pointwise: tuple[PointwiseLaw, ...] = ()
     scaling: tuple[ScalingLaw, ...] = ()
+    launch: tuple[LaunchLaw, ...] = ()
+    """Host time of eager launches; GPUs only."""
     residency: ResidencyLaw | None = None
     correction: Correction | None = None
     checks: dict[str, str] = {}
@@ -121,25 +132,82 @@ def _without_none(value: object) -> object:
 
 
 def _check(name: str, target: Target) -> None:
-    figures = [(f"peak {p.dtype}", p.flops_per_s) for p in target.peaks]
-    figures += [(f"{x.name} bandwidth", x.read_bytes_per_s) for x in target.levels if x.read_bytes_per_s is not None]
-    if target.memory_bytes is not None:
-        figures.append(("memory_bytes", target.memory_bytes))
-    for what, value in figures:
-        if not 0 < value < 1e24:
+    for what, value in _rates(target):
+        if value is not None and not 0 < value < 1e24:
             raise BadInput(f"target {name}: {what} is {value}; possible is a positive, finite number")
+    for what, value in _costs(target):
+        if not 0 <= value < 1e6:
+            raise BadInput(f"target {name}: {what} is {value}; terms and sigma must be finite and not negative")
     for law in target.linear:
-        _check_law(name, law)
-    used = {x.source for group in (target.peaks, target.levels, target.linear, target.attention) for x in group}
-    unknown = used - set(target.sources)
+        _check_linear(f"target {name}: linear law of {law.kernel}", law)
+    for attention in target.attention:
+        if any(len(terms) != ATTENTION_TERMS for terms in (attention.decode, attention.prefill)):
+            where = f"target {name}: attention law of {attention.kernel}"
+            raise BadInput(f"{where}: needs {ATTENTION_TERMS} terms for decode and for prefill")
+    for scaling in target.scaling:
+        _check_curve(f"target {name}: scaling of {scaling.subject}", scaling.m, scaling.speedup)
+    if target.residency is not None:
+        _check_curve(f"target {name}: residency", target.residency.working_set_bytes, target.residency.miss)
+        if any(not 0 <= share <= 1 for share in target.residency.miss):
+            raise BadInput(f"target {name}: residency: miss must be shares from 0 to 1")
+    unknown = {x.source for x in _sourced(target)} - set(target.sources)
     if unknown:
-        raise BadInput(f"target {name}: source {sorted(unknown)[0]!r} is used but not listed under [sources]")
+        raise BadInput(f"target {name}: source {min(unknown)!r} is used but not listed under [sources]")
 
 
-def _check_law(name: str, law: LinearLaw) -> None:
-    where = f"target {name}: linear law of {law.kernel}"
+def _rates(target: Target) -> Iterator[tuple[str, float | None]]:
+    yield "memory_bytes", target.memory_bytes
+    yield "cores", target.cores
+    for peak in target.peaks:
+        yield f"peak {peak.dtype}", peak.flops_per_s
+    for level in target.levels:
+        yield f"{level.name} size", level.bytes
+        yield f"{level.name} read bandwidth", level.read_bytes_per_s
+        yield f"{level.name} copy bandwidth", level.copy_bytes_per_s
+    for law in target.linear:
+        yield f"linear law of {law.kernel}: composed", law.composed
+    for curve in target.scaling:
+        yield from ((f"scaling of {curve.subject}: speedup", x) for x in curve.speedup)
+
+
+def _costs(target: Target) -> Iterator[tuple[str, float]]:
+    for law in target.linear:
+        where = f"linear law of {law.kernel}"
+        yield from ((f"{where}: a term", x) for row in (*law.cold, *law.hot) for x in row)
+        yield from ((f"{where}: sigma", x) for x in (law.sigma, law.sigma_composed))
+    for attention in target.attention:
+        where = f"attention law of {attention.kernel}"
+        yield from ((f"{where}: a term", x) for x in (*attention.decode, *attention.prefill))
+        yield f"{where}: sigma", attention.sigma
+    for pointwise in target.pointwise:
+        where = f"pointwise law of {pointwise.kind}"
+        yield from ((f"{where}: a term", x) for x in pointwise.terms)
+        yield f"{where}: sigma", pointwise.sigma
+    for launch in target.launch:
+        yield f"launch of {launch.subject}: seconds", launch.seconds
+        yield f"launch of {launch.subject}: sigma", launch.sigma
+    if target.correction is not None:
+        yield "correction: per_call_s", target.correction.per_call_s
+        yield "correction: sigma", target.correction.sigma
+
+
+def _sourced(target: Target) -> Iterator[Sourced]:
+    for group in (target.peaks, target.levels, target.linear, target.attention, target.pointwise, target.scaling):
+        yield from group
+    yield from target.launch
+    yield from (x for x in (target.residency, target.correction) if x is not None)
+
+
+def _check_linear(where: str, law: LinearLaw) -> None:
     rows = (*law.cold, *law.hot)
-    if len(law.cold) != len(law.m) or len(law.hot) != len(law.m) or any(len(r) != 5 for r in rows) or len(law.m) < 2:
-        raise BadInput(f"{where}: needs one row of 5 terms for each of at least 2 values of m")
-    if any(not 0 <= x < 1e6 for row in rows for x in row) or list(law.m) != sorted(set(law.m)) or law.m[0] <= 0:
-        raise BadInput(f"{where}: m must grow, and terms must be finite and not negative")
+    wrong_rows = any(len(row) != LINEAR_TERMS for row in rows)
+    if len(law.cold) != len(law.m) or len(law.hot) != len(law.m) or wrong_rows or len(law.m) < 2:
+        raise BadInput(f"{where}: needs one row of {LINEAR_TERMS} terms for each of at least 2 values of m")
+    _check_curve(where, law.m, law.cold)
+
+
+def _check_curve(where: str, grid: tuple[float, ...], values: Sized) -> None:
+    if not grid or len(grid) != len(values):
+        raise BadInput(f"{where}: needs one value for each of at least 1 point; got {len(values)} for {len(grid)}")
+    if not all(0 < x < 1e24 for x in grid) or list(grid) != sorted(set(grid)):
+        raise BadInput(f"{where}: its points must be positive and finite, and grow")

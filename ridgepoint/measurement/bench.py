@@ -1,13 +1,15 @@
 """The bench inside the child process: keeps built models, answers each request with messages as they come."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from statistics import median
 from typing import Any
 
 from ridgepoint.measurement.busy import check_wall, load_between, snapshot
 from ridgepoint.measurement.clock import Clock, CudaEvents, ThreadCpu, Wall
-from ridgepoint.measurement.memory import peak_bytes
+from ridgepoint.measurement.energy import probe
+from ridgepoint.measurement.joules import energy_per_step
+from ridgepoint.measurement.memory import peak_bytes, reset_peak
 from ridgepoint.measurement.optime import timed_leaves
 from ridgepoint.measurement.paired import Budget, interleave, single
 from ridgepoint.measurement.request import CalibrationRequest, PairRequest, SideRequest, SingleRequest
@@ -31,25 +33,30 @@ class Bench:
         a = self._runnable(request, request.a)
         yield {"kind": "stage", "text": "building b"}
         b = self._runnable(request, request.b)
-        clock = _clock(request.a, request.b)
+        clock = _clock(request, request.a, request.b)
+        reset_peak(request.a.device)
         yield {"kind": "stage", "text": "measuring"}
-        step_b = b.call if request.slow_b == 1.0 else _slowed(b, clock, request.slow_b)
+        calls = max(a.calls, b.calls)
+        step_a, step_b = _repeated(a, calls), _repeated(b, calls)
+        slow_b = step_b if request.slow_b == 1.0 else _slowed(b, clock, request.slow_b)
         before = snapshot()
-        paired = interleave(a.call, step_b, clock, Budget(seconds=request.seconds))
+        paired = interleave(step_a, slow_b, clock, Budget(seconds=request.seconds), renew=_renewal(a, b))
         load = load_between(before, snapshot())
         if isinstance(clock, Wall):
             check_wall(load)
         yield {
-            "kind": "done", "paired": asdict(paired), "half_width": paired.half_width, "clock": clock.name,
+            "kind": "done", "paired": _per_step(asdict(paired), calls), "half_width": paired.half_width, "clock": clock.name,
             "load": load.describe(), "tokens_a": a.tokens, "tokens_b": b.tokens, "random": a.random,
-            "peak_memory_bytes": peak_bytes(request.a.device),
+            "peak_memory_bytes": peak_bytes(request.a.device), "flags": [*a.flags, *b.flags],
+            **_energy({"a": step_a, "b": step_b}, calls, request.a.device, request.energy_s),
         }  # fmt: skip
 
     def single(self, request: SingleRequest) -> Iterator[dict[str, Any]]:
         """Messages `stage`… and one `done` with the step's time, the operators' times and the peak memory."""
         yield {"kind": "stage", "text": "building"}
         run = self._runnable(request, request.a)
-        clock = _clock(request.a)
+        clock = _clock(request, request.a)
+        reset_peak(request.a.device)
         yield {"kind": "stage", "text": "measuring"}
         before = snapshot()
         timing = single(run.call, clock, Budget(seconds=request.seconds))
@@ -58,8 +65,10 @@ class Bench:
         if isinstance(clock, Wall):
             check_wall(load)
         yield {
-            "kind": "done", "single": asdict(timing), "ops": ops, "clock": clock.name, "load": load.describe(),
-            "tokens": run.tokens, "random": run.random, "peak_memory_bytes": peak_bytes(request.a.device),
+            "kind": "done", "single": _per_step(asdict(timing), run.calls), "ops": ops, "clock": clock.name,
+            "load": load.describe(), "tokens": run.tokens, "random": run.random,
+            "peak_memory_bytes": peak_bytes(request.a.device), "flags": list(run.flags),
+            **_energy({"": run.call}, run.calls, request.a.device, request.energy_s),
         }  # fmt: skip
 
     def calibrate(self, request: CalibrationRequest) -> Iterator[dict[str, Any]]:
@@ -67,7 +76,7 @@ class Bench:
         if request.device == "cuda":
             from ridgepoint.measurement.calibrate.cuda import samples as cuda_samples
 
-            source = cuda_samples()
+            source = cuda_samples(request.stage, request.limit_s, request.rehearse)
         else:
             from ridgepoint.measurement.calibrate.run import Settings, samples
 
@@ -79,7 +88,7 @@ class Bench:
 
     def _runnable(self, request: PairRequest | SingleRequest, which: SideRequest) -> Runnable:
         workload, side, step = request.workload(), which.side(), request.step.step()
-        weights_spec = "+".join(c.spelled for c in side.choices if c.AXIS not in ("batch", "threads"))
+        weights_spec = "+".join(c.spelled for c in side.choices if c.AXIS not in ("batch", "launch", "threads"))
         longest = max(int(g.context) for g in step.groups)
         key = (workload, weights_spec, which.device, longest, tuple(sorted(which.kernels.items())), request.directory)
         weights = self._models.pop(key, None)
@@ -88,14 +97,72 @@ class Bench:
                 self._models.pop(next(iter(self._models)))
             weights = build_weights(workload, side, step, which.kernels, request.directory, request.cache_bytes)
         self._models[key] = weights
-        return runnable(workload, side, step, weights)
+        return runnable(workload, side, step, weights, request.cache_bytes)
 
 
-def _clock(*sides: SideRequest) -> Clock:
+def _renewal(a: Runnable, b: Runnable) -> Callable[[], None] | None:
+    """Fresh copies of both sides, where one of them is small enough for its placement to matter."""
+    if not (a.small or b.small):
+        return None
+
+    def renew() -> None:
+        for run in (a, b):
+            if run.small:
+                run.renew()
+
+    return renew
+
+
+def _clock(request: PairRequest | SingleRequest, *sides: SideRequest) -> Clock:
+    """CPU time for one thread, else wall time; on a GPU events, cold unless the workload rotates its weights itself."""
     if sides[0].device == "cuda":
-        return CudaEvents()
+        return CudaEvents(cold=request.linear is None)
     one_thread = all("threads:1" in s.spec.split("+") for s in sides)
     return ThreadCpu() if one_thread else Wall()
+
+
+def _repeated(run: Runnable, calls: int) -> Callable[[], object]:
+    """`calls` steps as one: a side without a graph beside one whose graph holds several steps."""
+    if run.calls == calls:
+        return run.call
+
+    def several() -> None:
+        for _ in range(calls // run.calls):
+            run.call()
+
+    return several
+
+
+def _per_step(timing: dict[str, Any], calls: int) -> dict[str, Any]:
+    """Times of one step, where a timed call is `calls` of them."""
+    keys = ("a_s", "b_s", "p20_s", "median_s")
+    return {k: v / calls if k in keys else v for k, v in timing.items()}
+
+
+def _energy(steps: dict[str, Callable[[], object]], calls: int, device: str, seconds: float) -> dict[str, Any]:
+    """Joules per step of each side: `energy_j` of one alone, `energy_a_j` and `energy_b_j` of a pair, or the reason."""
+    if seconds <= 0:
+        return {}
+    meter = probe(device)
+    if isinstance(meter, str):
+        return {"energy_reason": meter}
+    measured = energy_per_step(steps, meter, _wait(device), seconds)
+    out: dict[str, Any] = {"energy_method": f"{meter.method}, windows of 1 s or more, idle power included"}
+    for name, found in measured.items():
+        stem = f"energy_{name}_" if name else "energy_"
+        for key, value in (("j", found.step_j), ("low_j", found.low_j), ("high_j", found.high_j)):
+            out[stem + key] = value / calls
+        out[f"{stem}w"] = found.watts
+    return out
+
+
+def _wait(device: str) -> Any:
+    """What returns when the device has finished."""
+    if device != "cuda":
+        return lambda: None
+    import torch
+
+    return torch.cuda.synchronize
 
 
 def _slowed(run: Runnable, clock: Clock, factor: float) -> Any:
@@ -119,7 +186,7 @@ def _leaf_times(run: Runnable, clock: Clock) -> dict[str, float]:
     per_step: list[dict[str, float]] = []
     for _ in range(_LEAF_STEPS):
         with timed_leaves(run.model, clock) as times:
-            run.call()
+            run.plain()
         totals: dict[str, float] = {}
         for name, values in times.items():
             parts = name.rsplit(".", 1)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["Meter", "NvmlMeter", "RaplMeter", "probe"]
+__all__ = ["Meter", "NvmlMeter", "RaplMeter", "nvml_handle", "probe"]
 
 POWERCAP = "/sys/class/powercap"
 
@@ -124,7 +124,7 @@ def _probe_nvml(device: str, watch_s: float) -> Meter | str:
         return "not measurable here: nvidia-ml-py is not installed (pip install nvidia-ml-py)"
     try:
         pynvml.nvmlInit()
-        handle = _nvml_handle(pynvml, int(device.partition(":")[2] or 0))
+        handle = nvml_handle(pynvml, int(device.partition(":")[2] or 0))
         name = pynvml.nvmlDeviceGetName(handle)
         meter = NvmlMeter(pynvml, handle, name.decode() if isinstance(name, bytes) else name)
         meter.read_j()
@@ -134,7 +134,7 @@ def _probe_nvml(device: str, watch_s: float) -> Meter | str:
     return meter
 
 
-def _nvml_handle(nvml: Any, index: int) -> Any:
+def nvml_handle(nvml: Any, index: int) -> Any:
     """NVML counts GPUs by PCI bus, torch by speed and CUDA_VISIBLE_DEVICES: the UUID is the same for both."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

@@ -9,7 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Peak", "available_bytes", "cgroup_folders", "limit_bytes", "peak", "peak_bytes", "total_bytes"]
+__all__ = [
+    "Peak",
+    "available_bytes",
+    "cgroup_folders",
+    "limit_bytes",
+    "peak",
+    "peak_bytes",
+    "reset_peak",
+    "room_bytes",
+    "total_bytes",
+]
 
 _CLEAR_PEAK = "5"  # written to clear_refs it sets the recorded peak to the present size (proc_pid_clear_refs(5))
 _SAMPLE_S = 0.001  # a page fault of 4 KiB takes ~0.5 µs, so in 1 ms a process can grow by ~8 MiB unseen
@@ -56,6 +66,23 @@ def peak_bytes(device: str = "cpu") -> int:
 
         return torch.cuda.max_memory_allocated(device)
     return _status_bytes("VmHWM") or _maxrss_bytes()
+
+
+def room_bytes(device: str = "cpu") -> float:
+    """What a question on `device` may take: `available_bytes`, or the GPU's free memory; 2^62 where nothing says."""
+    if device.startswith("cuda"):
+        from ridgepoint.measurement.cuda import free_bytes
+
+        return free_bytes() or 2.0**62
+    return float(available_bytes() or 2**62)
+
+
+def reset_peak(device: str) -> None:
+    """Count the peak of a CUDA device from now on; a process's own peak cannot be reset everywhere, so it stays."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def total_bytes() -> int | None:

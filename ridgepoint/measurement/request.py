@@ -62,6 +62,8 @@ class PairRequest(_Measurable, frozen=True, kw_only=True, tag="pair"):
     seconds: float = 8.0
     slow_b: float = 1.0
     """Factor by which side b is slowed down on purpose, to check that the comparison sees it; 1 is not at all."""
+    energy_s: float = 0.0
+    """Seconds to spend on the energy of both sides; 0 is none."""
 
 
 class SingleRequest(_Measurable, frozen=True, kw_only=True, tag="single"):
@@ -70,6 +72,7 @@ class SingleRequest(_Measurable, frozen=True, kw_only=True, tag="single"):
     a: SideRequest
     step: StepRequest
     seconds: float = 6.0
+    energy_s: float = 0.0
 
 
 class CalibrationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="calibration"):
@@ -78,3 +81,8 @@ class CalibrationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="calibra
     cache_sizes: dict[str, float]
     cores: int
     device: str = "cpu"
+    stage: str = ""
+    """On a GPU: which stage of `calibrate.cuda_grid`; each is a request of its own."""
+    limit_s: float = 60.0
+    rehearse: bool = False
+    """A GPU's calibration on the CPU with tiny sizes: tests the code, its figures mean nothing."""

@@ -1,5 +1,6 @@
 """Turns a plan's side into a step that runs: model, cache and inputs, ready to be called again and again."""
 
+import random
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -26,14 +27,48 @@ class Weights:
     random: bool
 
 
-@dataclass(frozen=True)
+@dataclass
 class Runnable:
-    """`call()` is one step; `model` is what it runs, for operator timing; `tokens` are its new tokens."""
+    """`call()` is one step of `model`; `tokens` are its new tokens.
 
-    call: Callable[[], object]
+    `renew()` puts a copy of the weights in the place of those in use, so that luck of placement varies; it is for
+    working sets near the last-level cache, where two copies of the same weights can differ by 15 % while they live.
+    """
+
     model: "nn.Module"
+    step: Callable[["nn.Module"], object]
     tokens: int
     random: bool
+    small: bool
+    """Whether all weights together are near the last-level cache."""
+    pads: list[object]
+    replay: Callable[[], object] | None = None
+    """`calls` steps captured as one CUDA graph, where the side asks for it and they could be captured."""
+    calls: int = 1
+    flags: tuple[str, ...] = ()
+
+    def call(self) -> object:
+        """`calls` steps: one, but for a single layer in a CUDA graph."""
+        return self.plain() if self.replay is None else self.replay()
+
+    def plain(self) -> object:
+        """One step, launched operator by operator."""
+        return self.step(self.model)
+
+    def renew(self) -> None:
+        """Copy the weights behind a buffer of random size, held so that the copy lands on other pages."""
+        import torch
+
+        self.pads.append(torch.empty(random.randrange(1, _MOST_PAD_BYTES), dtype=torch.uint8).fill_(1))
+        if len(self.pads) > _PADS:
+            self.pads.pop(random.randrange(_PADS))
+        self.model = deepcopy(self.model)
+
+
+_MOST_PAD_BYTES = 4 * 2**20
+_PADS = 16
+_SMALL = 3.0
+"""Weights below this many last-level caches are renewed during a comparison."""
 
 
 def build_weights(
@@ -64,7 +99,9 @@ def build_weights(
     return Weights(build_random(shaped, plan.dtype, convert=convert, device=plan.device), 1, True)
 
 
-def runnable(workload: Decoder | LinearLayer, side: Side, step: Step, weights: Weights) -> Runnable:
+def runnable(
+    workload: Decoder | LinearLayer, side: Side, step: Step, weights: Weights, cache_bytes: float = 32e6
+) -> Runnable:
     """The step of `side` on `weights`; inputs and cache are random and are made here, outside of any timing."""
     import torch
 
@@ -73,13 +110,31 @@ def runnable(workload: Decoder | LinearLayer, side: Side, step: Step, weights: W
     tokens = int(plan.step.tokens)
     if isinstance(workload, LinearLayer):
         x = torch.randn(tokens, workload.k).to(plan.device, dtype)
-        call = _rotate(weights.model, x)
+        call = _rotate(x)
     else:
-        call = _decoder_call(workload, plan.step, plan.dtype, plan.device, weights.model)
-    return Runnable(_with_threads(call, plan.threads), weights.model, tokens, weights.random)
+        call = _decoder_call(workload, plan.step, plan.dtype, plan.device)
+    small = isinstance(workload, Decoder) and plan.device == "cpu" and float(plan.weight_bytes) < _SMALL * cache_bytes
+    run = Runnable(weights.model, _with_threads(call, plan.threads), tokens, weights.random, small, [])
+    return _as_graph(run, _GRAPH_CALLS if isinstance(workload, LinearLayer) else 1) if plan.graph else run
 
 
-def _decoder_call(workload: Decoder, step: Step, dtype: str, device: str, model: Any) -> Callable[[], object]:
+_GRAPH_CALLS = 64
+"""Calls of a single layer per graph: enough that starting the graph is a few percent of one call."""
+
+
+def _as_graph(run: Runnable, calls: int) -> Runnable:
+    from ridgepoint.measurement.graph import graphed
+
+    def several() -> object:
+        for _ in range(calls):
+            out = run.plain()
+        return out
+
+    whole, reason = graphed(several)
+    return replace(run, replay=whole, calls=calls, flags=(reason,) if reason else ())
+
+
+def _decoder_call(workload: Decoder, step: Step, dtype: str, device: str) -> Callable[[Any], object]:
     import torch
 
     from ridgepoint.engine.cache import KvCache
@@ -93,14 +148,14 @@ def _decoder_call(workload: Decoder, step: Step, dtype: str, device: str, model:
     for tensor in (*cache.keys, *cache.values):
         tensor.normal_()
     tokens = torch.randint(0, workload.vocab_size, (batch, new), device=device)
-    return lambda: model(tokens, cache, cached, step.logits)
+    return lambda model: model(tokens, cache, cached, step.logits)
 
 
 def _rotated(layer: LinearLayer, plan: Any, convert: Callable, cache_bytes: float) -> Weights:
     import torch
     from torch import nn
 
-    linear = nn.utils.skip_init(nn.Linear, layer.k, layer.n, bias=False).requires_grad_(False)
+    linear = nn.utils.skip_init(nn.Linear, layer.k, layer.n, bias=False, device=plan.device).requires_grad_(False)
     linear.weight.normal_(std=0.02)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[plan.dtype]
     holder = convert(nn.ModuleDict({"linear": linear.to(plan.device, dtype)}))
@@ -109,13 +164,13 @@ def _rotated(layer: LinearLayer, plan: Any, convert: Callable, cache_bytes: floa
     return Weights(modules, len(modules), True)
 
 
-def _rotate(modules: Any, x: Any) -> Callable[[], object]:
+def _rotate(x: Any) -> Callable[[Any], object]:
     import torch
 
     turn = 0
 
     @torch.inference_mode()
-    def call() -> object:
+    def call(modules: Any) -> object:
         nonlocal turn
         turn = (turn + 1) % len(modules)
         return modules[turn](x)
@@ -123,13 +178,13 @@ def _rotate(modules: Any, x: Any) -> Callable[[], object]:
     return call
 
 
-def _with_threads(call: Callable[[], object], threads: int) -> Callable[[], object]:
+def _with_threads(call: Callable[[Any], object], threads: int) -> Callable[[Any], object]:
     import torch
 
-    def threaded() -> object:
+    def threaded(model: Any) -> object:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        return call()
+        return call(model)
 
     return threaded
 

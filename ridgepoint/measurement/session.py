@@ -56,13 +56,19 @@ class Session:
             child.stdin.flush()
         except BrokenPipeError:
             raise self._died() from None
-        for line in child.stdout:
-            message = json.loads(line)
-            if message["kind"] == "error":
-                raise _error(message)
-            yield message
-            if message["kind"] == "done":
-                return
+        try:
+            for line in child.stdout:
+                if not line.endswith("\n"):
+                    break  # killed in the middle of a message
+                message = json.loads(line)
+                if message["kind"] == "error":
+                    raise _error(message)
+                yield message
+                if message["kind"] == "done":
+                    return
+        except (KeyboardInterrupt, GeneratorExit):
+            self.kill()  # nobody waits for the rest, and it must not be read as the answer to the next request
+            raise
         raise self._died()
 
     def close(self) -> None:
@@ -79,11 +85,18 @@ class Session:
             child.kill()
             child.wait()
 
+    def kill(self) -> None:
+        """End the child now, from any thread: whoever waits for its answer gets ChildDied."""
+        child = self._child
+        if child is not None:
+            child.kill()
+
     def _started(self) -> "subprocess.Popen[str]":
         if self._child is None or self._child.poll() is not None:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "ridgepoint.measurement.worker"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self._environment,
+                process_group=0,  # Ctrl-C at the terminal is for the parent, which decides what becomes of the child
             )  # fmt: skip
         return self._child
 

@@ -41,6 +41,9 @@ def _answer(bench: Any, line: str) -> Iterator[dict[str, Any]]:
             yield from bench.single(request)
     except RidgeError as error:
         yield {"kind": "error", "type": type(error).__name__, "message": str(error)}
+    except ImportError as error:
+        text = f"measuring needs a package that is not here: {error}; pip install 'ridgepoint[metal]'"
+        yield {"kind": "error", "type": "NotSupported", "message": text}
     except MemoryError:
         yield {"kind": "error", "type": "DoesNotFit", "message": "out of memory while building or running the model"}
     except RuntimeError as error:
@@ -48,6 +51,8 @@ def _answer(bench: Any, line: str) -> Iterator[dict[str, Any]]:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         kind = "DoesNotFit" if "allocate" in text or "out of memory" in text else "NotSupported"
         yield {"kind": "error", "type": kind, "message": text}
+        if text.startswith("CUDA error"):
+            raise SystemExit(1) from None  # the device's context is lost; the next request starts a fresh process
 
 
 if __name__ == "__main__":

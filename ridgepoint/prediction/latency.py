@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ridgepoint.hardware import Target
+from ridgepoint.prediction.launch import host_seconds
 from ridgepoint.prediction.memory import predict_memory
 from ridgepoint.prediction.optime import OpTime, op_time
-from ridgepoint.prediction.residency import miss_share
+from ridgepoint.prediction.residency import code_key, code_miss_shares, miss_share
 from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.quantity import Array
 from ridgepoint.result import OpRow, Result, Value
@@ -27,15 +29,28 @@ class StepTime:
     ops: tuple[OpTime, ...]
     miss: Array
     residual_sigma: float
+    host_s: Array = 0.0
+    """Launching the operators one by one; 0 where the host does not count (CPU, CUDA graph)."""
+    host_sigma: float = 0.0
+
+    @property
+    def device_s(self) -> Array:
+        """Sum of the operators."""
+        return sum((t.seconds for t in self.ops), start=0.0)
 
     def shares(self) -> dict[tuple[str, str], tuple[Array, float]]:
         """Share of the time and relative error by (kernel, dtype): the errors of one law go together."""
         out: dict[tuple[str, str], tuple[Array, float]] = {}
         for time in self.ops:
-            key = (time.kernel, time.op.dtype)
-            share, _ = out.get(key, (0.0, 0.0))
-            out[key] = (share + time.seconds / self.seconds, time.sigma)
-        return out
+            for law in time.laws:
+                key = (law.kernel, time.op.dtype)
+                share, _ = out.get(key, (0.0, 0.0))
+                out[key] = (share + law.where * time.seconds / self.seconds, law.sigma)
+        if self.host_sigma == 0.0:
+            return out
+        waits = np.asarray(self.host_s) > self.device_s  # then only the host's error counts
+        out = {key: (np.where(waits, 0.0, share), sigma) for key, (share, sigma) in out.items()}
+        return {**out, ("host launch", ""): (np.where(waits, 1.0, 0.0), self.host_sigma)}
 
     @property
     def sigma(self) -> Array:
@@ -45,24 +60,34 @@ class StepTime:
 
 
 def step_time(plan: Plan, target: Target) -> StepTime:
-    """The time of the plan's step; arrays in the step (a sweep) give arrays out."""
+    """The time of the plan's step; arrays in the step (a sweep) give arrays out.
+
+    The sum of its operators; on a GPU without a CUDA graph max(sum of the operators, sum of their launches), because
+    the host launches ahead while the device computes, and the slower of the two sets the pace.
+    """
     miss = miss_share(plan, target)
-    times = tuple(op_time(op, target, miss, plan.threads) for op in plan.ops)
+    code = code_miss_shares(plan, target)
+    times = tuple(op_time(op, target, miss, code[code_key(op)], plan.threads) for op in plan.ops)
     residual = target.correction.sigma if target.correction else 0.1
-    return StepTime(sum((t.seconds for t in times), start=0.0), times, miss, residual)
+    total: Array = sum((t.seconds for t in times), start=0.0)
+    if not target.launch or plan.graph:
+        return StepTime(total, times, miss, residual)
+    host_s, host_sigma = host_seconds(times, target)
+    return StepTime(np.maximum(total, host_s), times, miss, residual, host_s, host_sigma)
 
 
 def ratio_sigma(a: StepTime, b: StepTime) -> Array:
     """Standard deviation of the log of a/b: what both sides share cancels, what only one has does not."""
     left, right = a.shares(), b.shares()
     variance: Array = 0.0
-    for key in left.keys() | right.keys():
+    same: npt.NDArray[np.bool_] = np.array(True)
+    for key in sorted(left.keys() | right.keys()):
         share_a, sigma_a = left.get(key, (0.0, 0.0))
         share_b, sigma_b = right.get(key, (0.0, 0.0))
         variance = variance + ((share_a - share_b) * max(sigma_a, sigma_b)) ** 2
-    same = left.keys() == right.keys()
-    residual = min(a.residual_sigma, b.residual_sigma) if same else float(np.hypot(a.residual_sigma, b.residual_sigma))
-    return np.sqrt(variance + residual**2)
+        same = same & ((np.asarray(share_a) > 0) == (np.asarray(share_b) > 0))
+    least, both = min(a.residual_sigma, b.residual_sigma), float(np.hypot(a.residual_sigma, b.residual_sigma))
+    return np.sqrt(variance + np.where(same, least, both) ** 2)
 
 
 def predict(plan: Plan, target: Target) -> Result:
@@ -88,8 +113,18 @@ def predict(plan: Plan, target: Target) -> Result:
         },
         ops=rows,
         absent={"energy_j": f"{target.name} has no power figures"},
-        provenance={"target_date": target.date, "machine_id": target.machine_id, "cache_miss_share": float(time.miss)},
+        provenance={
+            "target_date": target.date,
+            "machine_id": target.machine_id,
+            "cache_miss_share": float(time.miss),
+            **_host(time),
+        },
     )
+
+
+def _host(time: StepTime) -> dict[str, float]:
+    """Device and host time apart, where both count: rows are the device's, the step is the larger."""
+    return {"device_s": float(time.device_s), "host_s": float(time.host_s)} if time.host_sigma else {}
 
 
 def _row(time: OpTime, step: StepTime, target: Target) -> OpRow:

@@ -15,28 +15,52 @@ __all__ = ["OpTime", "op_time"]
 
 @dataclass(frozen=True, slots=True)
 class OpTime:
-    """Seconds of all `count` calls of `op` (scalar or array), relative error `sigma` of its law, and its kernel."""
+    """Seconds of all `count` calls of `op` (scalar or array) by the laws of its kernels.
+
+    A point has one kernel; of a sweep each point has its own, and `kernel` names them all.
+    """
 
     op: Op
-    kernel: str
     seconds: Array
+    laws: tuple["Used", ...]
+
+    @property
+    def kernel(self) -> str:
+        return " / ".join(law.kernel for law in self.laws)
+
+    @property
+    def sigma(self) -> Array:
+        """Relative error of the law in use."""
+        return sum((law.where * law.sigma for law in self.laws), start=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A kernel, the points `where` it is used (1, or 0 and 1 along a sweep), and the relative error of its law."""
+
+    kernel: str
     sigma: float
+    where: Array = 1.0
 
 
-def op_time(op: Op, target: Target, miss: Array, threads: int) -> OpTime:
-    """Time by the law for the operator's kind; `miss` is the share of the step's bytes that is not in the cache."""
+def op_time(op: Op, target: Target, miss: Array, code_miss: Array, threads: int) -> OpTime:
+    """Time by the law for the operator's kind.
+
+    `miss`: share of the step's bytes that is not in the cache; `code_miss`: share of the operator's own code and
+    constants that has left it since the operator's last call.
+    """
     per_call = target.correction.per_call_s if target.correction else 0.0
     if isinstance(op, Linear):
-        kernel, seconds, sigma = _linear(op, target, miss, threads)
+        seconds, laws = _linear(op, target, miss, code_miss, threads)
     elif isinstance(op, Attention):
-        kernel, seconds, sigma = _attention(op, target, threads)
+        seconds, laws = _attention(op, target, code_miss, threads)
     else:
         assert isinstance(op, Pointwise), f"no law for {op}"
-        kernel, seconds, sigma = _pointwise(op, target, threads)
-    return OpTime(op, kernel, op.count * (seconds + per_call), sigma)
+        seconds, laws = _pointwise(op, target, code_miss, threads)
+    return OpTime(op, op.count * (seconds + per_call), laws)
 
 
-def _linear(op: Linear, target: Target, miss: Array, threads: int) -> tuple[str, Array, float]:
+def _linear(op: Linear, target: Target, miss: Array, code_miss: Array, threads: int) -> tuple[Array, tuple[Used, ...]]:
     laws = [law for law in target.linear_laws(op.weight) if _fits(law, op)]
     if not laws:
         have = sorted({law.format for law in target.linear if law.act == op.dtype})
@@ -44,10 +68,15 @@ def _linear(op: Linear, target: Target, miss: Array, threads: int) -> tuple[str,
         raise NotSupported(
             f"{target.name} has no kernel for {what}; with {op.dtype} it has {', '.join(have) or 'none'}"
         )
-    times = [law.seconds(op.m, op.n, op.k, miss) / _scaling(target, law.kernel, op.m, threads) for law in laws]
-    best = min(range(len(laws)), key=lambda i: float(np.sum(times[i])))
-    law = laws[best]
-    return law.kernel, times[best], float(np.hypot(law.sigma, law.sigma_composed))
+    times = [law.seconds(op.m, op.n, op.k, miss, code_miss) / _scaling(target, law.kernel, op.m, threads) for law in laws]
+    table = np.stack(np.broadcast_arrays(*times))
+    fastest = np.argmin(table, axis=0)
+    used = tuple(
+        Used(law.kernel, float(np.hypot(law.sigma, law.sigma_composed)), np.where(fastest == i, 1.0, 0.0))
+        for i, law in enumerate(laws)
+        if (fastest == i).any()
+    )
+    return np.min(table, axis=0), used
 
 
 def _fits(law: LinearLaw, op: Linear) -> bool:
@@ -56,7 +85,7 @@ def _fits(law: LinearLaw, op: Linear) -> bool:
     return law.rung == op.kernel if op.kernel else True
 
 
-def _attention(op: Attention, target: Target, threads: int) -> tuple[str, Array, float]:
+def _attention(op: Attention, target: Target, code_miss: Array, threads: int) -> tuple[Array, tuple[Used, ...]]:
     wanted = op.kernel or "flash"
     law = next((x for x in target.attention if x.kernel == wanted and x.dtype == op.dtype), None)
     if law is None:
@@ -74,19 +103,22 @@ def _attention(op: Attention, target: Target, threads: int) -> tuple[str, Array,
         prefill = sum(c * t for c, t in zip(law.prefill, prefill_terms(tasks, g.new, pairs, op.head_dim), strict=True))
         seconds = seconds + np.where(np.asarray(g.new) <= 1, decode, prefill)
     factor = 1.0 if op.sweep == "forward" else 2.5
-    return law.kernel, factor * seconds / _scaling(target, "attention", op.groups[0].count, threads), law.sigma
+    seconds = seconds + code_miss * law.cold_code_s
+    seconds = factor * seconds / _scaling(target, "attention", op.groups[0].count, threads)
+    return seconds, (Used(law.kernel, law.sigma),)
 
 
 def _kv(op: Attention, group) -> Array:  # type: ignore[no-untyped-def]
     return 2.0 * group.count * group.context * op.kv_heads * op.head_dim
 
 
-def _pointwise(op: Pointwise, target: Target, threads: int) -> tuple[str, Array, float]:
+def _pointwise(op: Pointwise, target: Target, code_miss: Array, threads: int) -> tuple[Array, tuple[Used, ...]]:
     law = next((x for x in target.pointwise if x.kind == op.kind and x.dtype == op.dtype), None)
     if law is None:
         have = sorted({x.kind for x in target.pointwise if x.dtype == op.dtype})
         raise NotSupported(f"{target.name} has no time for {op.kind} in {op.dtype}; it has {', '.join(have) or 'none'}")
-    return op.kind, law.seconds(op.rows, op.cols) / _scaling(target, "pointwise", op.rows, threads), law.sigma
+    seconds = law.seconds(op.rows, op.cols, code_miss) / _scaling(target, "pointwise", op.rows, threads)
+    return seconds, (Used(op.kind, law.sigma),)
 
 
 def _scaling(target: Target, subject: str, m: Array, threads: int) -> Array:

@@ -95,7 +95,7 @@ def _along(curve: Curve, values: Sequence[float], batch: float) -> float:
         if batch <= curve.batch[i]:
             scale = LogScale(curve.batch[i - 1], curve.batch[i])
             share = scale.share(batch)
-            return values[i - 1] ** (1 - share) * values[i] ** share
+            return LogScale(values[i - 1], values[i]).at(share)
     return values[-1]
 
 

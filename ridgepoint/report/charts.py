@@ -19,7 +19,7 @@ from ridgepoint.report.words import (
     short,
     signed,
     span,
-)  # fmt: skip
+)
 from ridgepoint.study.document import Answer, Curve, Point, SideCard
 
 __all__ = [

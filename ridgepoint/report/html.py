@@ -14,7 +14,7 @@ from ridgepoint.report.charts import (
     speedup_chart,
     speedup_scale,
     step_chart,
-)  # fmt: skip
+)
 from ridgepoint.report.words import (
     ABSENT,
     DEFINITIONS,
@@ -40,7 +40,7 @@ from ridgepoint.report.words import (
     tally,
     times,
     verdicts,
-)  # fmt: skip
+)
 from ridgepoint.study.document import Answer, Bet, Curve, Flip, Point, SideCard
 
 __all__ = ["answer_html"]
@@ -146,13 +146,14 @@ def _speedups(answer: Answer) -> str:
     scale = speedup_scale(answer)
     keys = (
         ("line", "predicted"), ("band", "80 % interval"), ("seen", "measured, 95 % interval"),
-        ("hollow", "not measured"), ("dots", "datasheet roofline"), ("up", "flip predicted"), ("up open", "flip measured"),
+        ("hollow", "not measured"), ("dots", "datasheet roofline"), ("up", "flip predicted"),
+        ("up open", "flip measured"),
     )  # fmt: skip
     step_keys = (
         ("aline", f"{bet.a.text} predicted"),
-        ("square", "measured"),
+        ("square", f"{bet.a.text} measured"),
         ("line", "B predicted"),
-        ("seen", "measured"),
+        ("seen", "B measured"),
     )
     speed = [_figure(f"{c.b}: speed-up over {bet.a.text}", speedup_chart(answer, c, scale)) for c in bet.curves]
     steps = [

@@ -19,6 +19,8 @@ class LogScale:
 
     def share(self, value: float) -> float:
         """0 at the low end, 1 at the high end; beyond them the end itself."""
+        if value <= 0:
+            return 0.0
         part = (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return min(1.0, max(0.0, part))
 

@@ -33,7 +33,7 @@ from ridgepoint.report.words import (
     tally,
     times,
     verdicts,
-)  # fmt: skip
+)
 from ridgepoint.study.document import Answer, Bet, Point, SideCard
 
 __all__ = ["answer_table", "bet_panel"]
@@ -135,7 +135,9 @@ def _reasons(points: tuple[Point, ...]) -> list[RenderableType]:
     for point in points:
         if point.measured_speedup is None:
             groups.setdefault(absent_reason(point), []).append(str(point.batch))
-    return [line(f"{ABSENT} batch {', '.join(which)}: {reason}", "dim") for reason, which in groups.items()]
+    return [
+        line(f"{ABSENT} batch {', '.join(which)} not measured: {reason}", "dim") for reason, which in groups.items()
+    ]
 
 
 def _record(points: tuple[Point, ...], tie: float) -> RenderableType:

@@ -16,7 +16,7 @@ __all__ = [
 ]  # fmt: skip
 
 ABSENT = "–"
-NOT_RUN = "not run: the measured points decide"
+NOT_RUN = "not needed, the measured points decide"
 _CEILING_LIMIT = 1e5
 
 DEFINITIONS = {

@@ -14,10 +14,12 @@ from ridgepoint.study.document import Bet, Curve, Flip, SideCard
 from ridgepoint.study.question import Question, step_for
 from ridgepoint.workload import Attention, Linear, Plan
 
-__all__ = ["TIE", "Cell", "cell", "crossing_of", "kernels_of", "place_bet"]
+__all__ = ["FLIP_EFFECT", "TIE", "Cell", "cell", "crossing_of", "kernels_of", "place_bet", "stated"]
 
 TIE = 0.03
 """Speed-ups within 3 % of 1 are ties, for predictions and measurements alike."""
+FLIP_EFFECT = 0.05
+"""A flip needs an end on each side of 1 by more than 5 %: nearer ends are as good as ties, and nobody acts on them."""
 _DENSE_GRID = 33
 
 
@@ -61,6 +63,8 @@ def _per_token(a_s: float, b_s: float, plan_a: Plan, plan_b: Plan) -> float:
 
 def _ceiling(a: StepTime, plan_a: Plan, plan_b: Plan) -> float:
     """Amdahl 1967: 1 / (share of a's time in operators that b carries out as a does); inf if nothing is left."""
+    if (plan_a.threads, plan_a.graph) != (plan_b.threads, plan_b.graph):
+        return math.inf
     same = {op.name for op, other in zip(plan_a.ops, plan_b.ops, strict=False) if op == other}
     kept = sum(float(t.seconds) for t in a.ops if t.op.name in same)
     return float(a.seconds) / kept if kept > 0 else math.inf
@@ -115,14 +119,15 @@ def _flip(question: Question, side: Side, cells: Mapping[int, Cell]) -> Flip | N
 
 
 def crossing_of(batches: list[int], logs: "np.ndarray") -> float | None:
-    """Batch at which log speed-up crosses 0 between the ends, interpolated in log batch; the tie rule applies to both ends.
+    """Batch at which log speed-up crosses 0, interpolated in log batch: the same rule for predictions and measurements.
 
-    A curve whose ends are on one side, or whose ends are ties, does not flip. Of several crossings the last counts.
+    The first and the last point that leave 1 by more than FLIP_EFFECT must lie on different sides of it, else there is
+    no flip. Of several crossings between those two the last counts.
     """
-    decided = [i for i, value in enumerate(logs) if abs(value) > math.log1p(TIE)]
+    decided = [i for i, value in enumerate(logs) if abs(value) > math.log1p(FLIP_EFFECT)]
     if not decided or logs[decided[0]] * logs[decided[-1]] > 0:
         return None
-    for i in range(len(batches) - 1, 0, -1):
+    for i in range(decided[-1], decided[0], -1):
         left, right = float(logs[i - 1]), float(logs[i])
         if left * right < 0 or left == 0.0:
             share = left / (left - right) if left != right else 0.0
@@ -155,15 +160,26 @@ def _breakdown(time: StepTime, question: Question) -> tuple[dict[str, float], di
             t.op.role if isinstance(t.op, Linear) else "attention" if isinstance(t.op, Attention) else "other operators"
         )
         shares[group] = shares.get(group, 0.0) + share
+    waiting = 1.0 - float(time.device_s) / total
+    if waiting > 0.005:  # the device waits for the host's launches
+        bounds["dispatch"] = bounds.get("dispatch", 0.0) + waiting
+        shares["waiting for launches"] = waiting
     return bounds, shares
 
 
 def _statement(question: Question, curves: list[Curve], flips: Mapping[str, Flip | None]) -> str:
-    parts = []
-    for curve in curves:
-        ends = f"{show_ratio(curve.speedup[0])} than {question.a_text} at batch {curve.batch[0]}"
-        if len(curve.batch) > 1:
-            ends += f", {show_ratio(curve.speedup[-1])} at {curve.batch[-1]}"
-        flip = flips[curve.b]
-        parts.append(f"{curve.b}: {ends}; " + (f"flips at {flip.batch:.0f}" if flip else "no flip"))
-    return "; ".join(parts)
+    return "; ".join(f"{c.b}: {stated(c, flips[c.b], question.a_text)}" for c in curves)
+
+
+def stated(curve: Curve, flip: Flip | None, than: str) -> str:
+    """What the curve says against `than`, in words: both ends, and the flip."""
+    ends = f"{_ratio(curve.speedup[0], than)} at batch {curve.batch[0]}"
+    if len(curve.batch) > 1:
+        ends += f", {_ratio(curve.speedup[-1], '')} at {curve.batch[-1]}"
+    return f"{ends}; " + (f"flips at {flip.batch:.0f}" if flip else "no flip")
+
+
+def _ratio(speedup: float, than: str) -> str:
+    if abs(math.log(speedup)) <= math.log1p(TIE):
+        return f"as fast as {than}" if than else "as fast"
+    return f"{show_ratio(speedup)} than {than}" if than else show_ratio(speedup)

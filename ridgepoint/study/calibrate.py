@@ -9,6 +9,7 @@ from ridgepoint.hardware import Target, save_target
 from ridgepoint.measurement.request import CalibrationRequest
 from ridgepoint.measurement.session import Session
 from ridgepoint.store import Provenance, Record, Store, new_record
+from ridgepoint.study.calibrate_cuda import cuda_samples
 from ridgepoint.study.card import build_target
 
 __all__ = ["EXPECTED_SAMPLES", "calibrate", "host_name", "refit"]
@@ -18,31 +19,42 @@ EXPECTED_SAMPLES = 2100
 
 
 def calibrate(
-    store: Store, provenance: Provenance, on_sample: Callable[[str, int], None], device: str = "cpu", name: str = ""
-) -> tuple[Target, Path]:
+    store: Store, provenance: Provenance, on_sample: Callable[[str, int], None], device: str = "cpu", name: str = "",
+    limit_s: float = 260.0, rehearse: bool = False,
+) -> tuple[Target, Path]:  # fmt: skip
     """Run all probes, store their samples as one record, fit, save `<host>.calibrated.toml`.
 
-    Every sample is in the record: `refit` makes the same target from it again.
+    Every sample is in the record: `refit` makes the same target from it again. `limit_s` and `rehearse` are for a GPU:
+    the longest time that its stages may take, and a run of their code on the CPU whose figures mean nothing.
     """
-    machine = provenance.machine
-    request = CalibrationRequest(
-        cache_sizes={k: float(v) for k, v in dict(machine.get("caches_bytes") or {}).items()},
-        cores=int(machine.get("cores_usable") or 1),
-        device=device,
-    )
-    samples: list[dict[str, Any]] = []
-    load = ""
     with Session() as session:
-        for message in session.ask(request):
-            if message["kind"] == "sample":
-                samples.append(message["sample"])
-                on_sample(message["title"], len(samples))
-            elif message["kind"] == "done":
-                load = message["load"]
-    record = new_record("calibration", {"samples": samples, "load": load, "device": device}, provenance)
+        if device == "cuda":
+            samples, load = cuda_samples(on_sample, limit_s, rehearse, session)
+        else:
+            samples, load = _cpu_samples(provenance.machine, on_sample, session)
+    content = {"samples": samples, "load": load, "device": device}
+    record = new_record("calibration", content, provenance, flags=("rehearsal",) if rehearse else ())
     store.append(record)
     target = refit(record, name or host_name(device))
     return target, save_target(target, target.name)
+
+
+def _cpu_samples(
+    machine: Mapping[str, Any], on_sample: Callable[[str, int], None], session: Session
+) -> tuple[list[dict[str, Any]], str]:
+    request = CalibrationRequest(
+        cache_sizes={k: float(v) for k, v in dict(machine.get("caches_bytes") or {}).items()},
+        cores=int(machine.get("cores_usable") or 1),
+    )
+    samples: list[dict[str, Any]] = []
+    load = ""
+    for message in session.ask(request):
+        if message["kind"] == "sample":
+            samples.append(message["sample"])
+            on_sample(message["title"], len(samples))
+        elif message["kind"] == "done":
+            load = message["load"]
+    return samples, load
 
 
 def refit(record: Record, name: str) -> Target:

@@ -6,12 +6,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ridgepoint.choice import resolve
+from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import Correction, Level, Peak, Target
 from ridgepoint.hardware.target import SCHEMA
 from ridgepoint.prediction import step_time
-from ridgepoint.study.fit import fit_attention, fit_linear, fit_pointwise, fit_residency, fit_scaling, merge_rounds
-from ridgepoint.workload import AttentionSpec, Block, Decoder, Linear, MlpSpec, decode
+from ridgepoint.study.card_gpu import gpu_checks, gpu_target, is_gpu, usable
+from ridgepoint.study.fit import cold_code, fit_attention, fit_linear, fit_pointwise, fit_residency, fit_scaling, merge_rounds
+from ridgepoint.study.net import net_plan
+from ridgepoint.workload import Linear
 
 __all__ = ["build_target"]
 
@@ -25,6 +27,8 @@ def build_target(
     """The calibrated target that the samples describe; `record` is the id under which they are stored."""
     source = "calibration"
     samples, repeats = merge_rounds(samples)
+    gpu = is_gpu(samples)
+    samples = usable(samples) if gpu else samples
     target = Target(
         schema=SCHEMA,
         name=name,
@@ -43,8 +47,19 @@ def build_target(
         residency=fit_residency(samples, source),
         sources={source: f"ridge calibrate, record {record}, {date}"},
     )
-    target = _with_correction(target, samples, source)
-    return msgspec.structs.replace(target, checks=_checks(target, samples, repeats))
+    target = gpu_target(target, samples, source) if gpu else target
+    target = _with_correction(_with_cold_code(target, cold_code(samples)), samples, source)
+    return msgspec.structs.replace(target, checks={**_checks(target, samples, repeats), **gpu_checks(samples)})
+
+
+def _with_cold_code(target: Target, extra: Mapping[tuple[str, str], float]) -> Target:
+    change = msgspec.structs.replace
+    return change(
+        target,
+        linear=tuple(change(x, cold_code_s=extra.get((x.format, x.act), 0.0)) for x in target.linear),
+        attention=tuple(change(x, cold_code_s=extra.get(("attention", x.dtype), 0.0)) for x in target.attention),
+        pointwise=tuple(change(x, cold_code_s=extra.get((x.kind, x.dtype), 0.0)) for x in target.pointwise),
+    )
 
 
 def _peaks(samples: Sequence[Sample], source: str) -> tuple[Peak, ...]:
@@ -76,7 +91,7 @@ def _with_correction(target: Target, samples: Sequence[Sample], source: str) -> 
     measured = factor x linear layers + the rest + per_call x calls. The cost per call is shared by all sides and
     fitted first (as the median over sides of a two-parameter fit), then each kernel's factor with it held fixed.
     """
-    cells = [_cell(target, s) for s in samples if s["probe"] == "composed" and "absent" not in s]
+    cells = [c for s in samples if s["probe"] == "composed" and "absent" not in s and (c := _cell(target, s))]
     if not cells:
         return target
     sides = sorted({c["key"] for c in cells})
@@ -102,26 +117,20 @@ def _with_correction(target: Target, samples: Sequence[Sample], source: str) -> 
     return msgspec.structs.replace(target, linear=laws, correction=correction)
 
 
-def _cell(target: Target, sample: Sample) -> dict[str, Any]:
-    side = resolve(sample["side"], "bf16")
-    plan = side.plan(_decoder(sample["net"]), decode(sample["batch"], sample["net"]["context"]))
-    time = step_time(plan, target)
+def _cell(target: Target, sample: Sample) -> dict[str, Any] | None:
+    """What the net took beside what its operators add up to; None where one of them has no law (a stage cut short)."""
+    plan = net_plan(sample)
+    try:
+        time = step_time(plan, target)
+    except NotSupported:
+        return None
     quantised = next((op for op in plan.ops if isinstance(op, Linear) and op.weight != op.dtype), None)
     key = (quantised.weight if quantised else plan.dtype, plan.dtype)
     linear = sum(float(t.seconds) for t in time.ops if isinstance(t.op, Linear) and t.op.weight == key[0])
     return {
-        "key": key, "seconds": sample["seconds"], "linear": linear, "rest": float(time.seconds) - linear,
+        "key": key, "seconds": sample["seconds"], "linear": linear, "rest": float(time.device_s) - linear,
         "calls": sum(t.op.count for t in time.ops),
     }  # fmt: skip
-
-
-def _decoder(net: Mapping[str, Any]) -> Decoder:
-    block = Block(
-        AttentionSpec(net["heads"], net["kv_heads"], net["hidden"] // net["heads"]),
-        MlpSpec(net["intermediate"]),
-        net["layers"],
-    )
-    return Decoder("composed", net["hidden"], net["vocab"], (block,), False, 4096, "bf16")
 
 
 def _per_call(cells: Sequence[Mapping[str, Any]]) -> float:
@@ -134,7 +143,7 @@ def _per_call(cells: Sequence[Mapping[str, Any]]) -> float:
 
 def _checks(target: Target, samples: Sequence[Sample], repeats: Sequence[float]) -> dict[str, str]:
     """Self-checks in words: doubled work, nothing above the roof, agreement of repeated points, clocks."""
-    doubled = [s["twice_the_work"] for s in samples if s["probe"] == "peak"]
+    doubled = [s["seconds_twice"] / s["seconds"] for s in samples if s["probe"] == "peak"]
     checks = {}
     if doubled:
         worst = max(doubled, key=lambda x: abs(x - 2))
@@ -159,7 +168,7 @@ def _above_roof(target: Target, samples: Sequence[Sample]) -> str:
     for s in samples:
         if s["probe"] != "linear" or "absent" in s:
             continue
-        dtype = "int8" if s["format"].startswith("int8:dyn") else s["act"]
+        dtype = "int8" if s["format"].startswith("int8:dyn") else "fp8" if s["format"] == "fp8" else s["act"]
         rate = 2.0 * s["m"] * s["n"] * s["k"] / s["seconds"]
         if dtype in peaks and rate > 1.1 * peaks[dtype]:
             return f"{s['kernel']} m={s['m']} n={s['n']} k={s['k']} reaches {rate / peaks[dtype]:.2f}x the attained {dtype} peak"

@@ -97,6 +97,9 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     peak_memory_bytes: float | None = None
     energy_a_j: float | None = None
     energy_b_j: float | None = None
+    energy_intervals_j: dict[str, tuple[float, float]] = {}
+    """95 % interval of the energy of "a" and of "b"."""
+    energy_method: str = ""
     flags: tuple[str, ...] = ()
     record: str = ""
 
@@ -117,6 +120,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: dict[str, Any]
     energy: dict[str, Any]
     verdict: str
+    complete: bool = True
+    """False where Ctrl-C came before the last point: the bet stays open, and the same command goes on with it."""
     flags: tuple[str, ...] = ()
     machine: dict[str, Any] = {}
     versions: dict[str, str] = {}

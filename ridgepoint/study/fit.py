@@ -11,7 +11,7 @@ from ridgepoint.hardware import AttentionLaw, LinearLaw, PointwiseLaw, Residency
 from ridgepoint.hardware.law import decode_terms, linear_terms, prefill_terms
 from ridgepoint.hardware.nonnegative import fit_nonnegative
 
-__all__ = ["fit_attention", "fit_linear", "fit_pointwise", "fit_residency", "fit_scaling", "merge_rounds"]
+__all__ = ["cold_code", "fit_attention", "fit_linear", "fit_pointwise", "fit_residency", "fit_scaling", "merge_rounds"]
 
 Sample = Mapping[str, Any]
 Vector = npt.NDArray[np.float64]
@@ -24,7 +24,7 @@ def merge_rounds(samples: Iterable[Sample]) -> tuple[list[Sample], list[float]]:
         points[str(sorted((k, str(v)) for k, v in s.items() if k not in _MEASURED))].append(s)
     merged, ratios = [], []
     for rounds in points.values():
-        if "seconds" in rounds[0]:
+        if rounds[0]["probe"] not in _SEVERAL and "seconds" in rounds[0]:
             merged.append(min(rounds, key=lambda s: s["seconds"]))
             ratios += [s["seconds"] / rounds[0]["seconds"] for s in rounds[1:]]
         else:
@@ -33,9 +33,11 @@ def merge_rounds(samples: Iterable[Sample]) -> tuple[list[Sample], list[float]]:
 
 
 _MEASURED = frozenset(
-    ("seconds", "spread", "n_samples", "round", "speedup", "load", "flops_per_s", "twice_the_work", "read_bytes_per_s",
+    ("seconds", "spread", "n_samples", "round", "speedup", "load", "flops_per_s", "seconds_twice", "seconds_near", "read_bytes_per_s",
      "copy_bytes_per_s", "resolution_s", "call_s")
 )  # fmt: skip
+_SEVERAL = ("peak", "cold_code")
+"""Probes with several figures a sample: each takes its own better round."""
 _RATES = ("flops_per_s", "read_bytes_per_s", "copy_bytes_per_s")
 
 
@@ -44,6 +46,9 @@ def _best_rates(rounds: Sequence[Sample]) -> Sample:
     for key in _RATES:
         if key in best:
             best[key] = max(s[key] for s in rounds)
+    for key in ("seconds", "seconds_twice", "seconds_near"):
+        if key in best:
+            best[key] = min(s[key] for s in rounds)
     return best
 
 
@@ -81,6 +86,13 @@ def _hot_row(cold: tuple[float, ...], hot: tuple[float, ...] | None) -> tuple[fl
 def _linear_features(samples: Sequence[Sample]) -> Vector:
     n, k = (np.array([float(s[key]) for s in samples]) for key in ("n", "k"))
     return np.stack(linear_terms(n, k), axis=1)
+
+
+def cold_code(samples: Iterable[Sample]) -> dict[tuple[str, str], float]:
+    """(subject, activations) -> seconds that a call costs more when its code has left the cache."""
+    return {
+        (s["subject"], s["act"]): max(0.0, s["seconds"] - s["seconds_near"]) for s in samples if s["probe"] == "cold_code"
+    }
 
 
 def fit_attention(samples: Iterable[Sample], source: str) -> tuple[AttentionLaw, ...]:

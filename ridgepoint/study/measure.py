@@ -4,7 +4,7 @@ from typing import Any
 
 from ridgepoint.choice import Side, resolve
 from ridgepoint.errors import BadInput, DoesNotFit
-from ridgepoint.hardware import Target, load_target
+from ridgepoint.hardware import Target
 from ridgepoint.measurement.request import SideRequest, SingleRequest, step_request
 from ridgepoint.measurement.session import Session
 from ridgepoint.prediction import predict, predict_memory, step_time
@@ -12,6 +12,7 @@ from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.quantity import show_bytes
 from ridgepoint.result import OpRow, Result, Value
 from ridgepoint.study.betting import kernels_of
+from ridgepoint.study.question import target_for
 from ridgepoint.workload import (
     Decoder,
     LinearLayer,
@@ -56,7 +57,7 @@ def predict_side(
     model: str, side: str, step: Step, on: str, device: str = "cpu", threads: int = 1
 ) -> tuple[Result, Target]:
     """`ridge predict`: the result on paper."""
-    target = load_target(on)
+    target = target_for(on, device)
     plan, _ = plan_side(model, side, step, target, device, threads)
     return predict(plan, target), target
 
@@ -72,7 +73,7 @@ def measure_side(
     seconds: float = 6.0,
 ) -> tuple[Result, Target]:
     """`ridge measure`: the result on metal, a row per operator of the plan."""
-    target = load_target(on)
+    target = target_for(on, device)
     plan, settled = plan_side(model, side, step, target, device, threads)
     need = float(predict_memory(plan).total_bytes)
     if need > 0.9 * available_bytes:
@@ -89,6 +90,7 @@ def measure_side(
         a=SideRequest(spec=settled.spec, device=device, kernels=kernels_of(time)),
         step=step_request(step),
         seconds=seconds,
+        energy_s=seconds if device == "cuda" else 0.0,
     )
     with Session() as session:
         message = [m for m in session.ask(request) if m["kind"] == "done"][-1]
@@ -115,13 +117,17 @@ def _result(plan: Plan, target: Target, message: dict[str, Any], kernels: dict[s
             "latency_s": Value(seconds, seconds * (1 - half), seconds * (1 + half), method),
             "tokens_per_s": Value(tokens / seconds, tokens / seconds / (1 + half), tokens / seconds / max(1 - half, 0.01), "tokens / latency"),
             "memory_bytes": None if memory is None else Value(memory, memory, memory, "peak of the measuring process"),
-            "energy_j": None if energy is None else Value(energy, energy, energy, message["energy_method"]),
+            "energy_j": None if energy is None
+            else Value(energy, message["energy_low_j"], message["energy_high_j"], message["energy_method"]),
         },
         ops=rows,
-        absent={"energy_j": "not measurable here: no energy counter for this device"} if energy is None else {},
-        flags=("random weights",) if message["random"] else (),
+        absent={"energy_j": message.get("energy_reason", _NO_ENERGY)} if energy is None else {},
+        flags=(*(("random weights",) if message["random"] else ()), *message["flags"]),
         provenance={"clock": message["clock"], "load": message["load"], "between_operators_s": rest, "n": single["n"]},
     )  # fmt: skip
+
+
+_NO_ENERGY = "no energy counter for this device"
 
 
 def _row(op: Any, seconds: float, kernel: str, half: float, target: Target, miss: float) -> OpRow:

@@ -7,8 +7,9 @@ from ridgepoint.errors import BadInput
 from ridgepoint.hardware import HOST, Target, load_target
 from ridgepoint.workload import Decoder, LinearLayer, Step, decode, forward, load_model, prefill, weights_directory
 
-__all__ = ["Question", "ask", "step_for"]
+__all__ = ["Question", "ask", "step_for", "target_for"]
 
+DEVICES = ("cpu", "cuda")
 PHASES = ("decode", "prefill", "forward")
 
 
@@ -50,9 +51,13 @@ def ask(
     """
     if phase not in PHASES:
         raise BadInput(f"phase {phase!r} is not measured; {', '.join(PHASES)} are")
+    if not 1 <= isl <= 2**27:
+        raise BadInput(f"isl {isl}: possible are 1 to {2**27} tokens")
     workload = load_model(model)
-    target = load_target(on)
+    target = target_for(on, device)
     a_text, b_texts = parse_bet(bet)
+    if len(set(b_texts)) < len(b_texts):
+        raise BadInput(f"{bet!r} names a side twice; once is enough")
     sides = [resolve(text, workload.dtype, device, common, threads) for text in (a_text, *b_texts)]
     grid = _grid(sides, batches)
     context, new = (isl, 1) if phase == "decode" else (0, isl)
@@ -79,6 +84,16 @@ def ask(
     for side in sides:
         side.plan(workload, step_for(question, grid[0]))  # refuses what a side cannot do, before anything else
     return question
+
+
+def target_for(on: str, device: str) -> Target:
+    """The target `on`, which must be a machine that has the device."""
+    if device not in DEVICES:
+        raise BadInput(f"--device is {' or '.join(DEVICES)}, not {device[:40]!r}")
+    target = load_target(on, device)
+    if (target.kind == "gpu") != (device == "cuda"):
+        raise BadInput(f"target {target.name} is a {target.kind} and has no {device}; give --on another or --device")
+    return target
 
 
 def step_for(question: Question, batch: int) -> Step:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ridgepoint.store import Store
-from ridgepoint.study.choosing import side_of
+from ridgepoint.study.betting import TIE
 from ridgepoint.study.document import Answer, Point, answer_from
 
 __all__ = ["ScoreRow", "score", "score_answers"]
@@ -19,25 +19,30 @@ FLIP_FACTOR = 1.5
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """Errors of one group of points. Speed-up errors are |predicted / measured - 1|; coverage is of 80 % intervals."""
+    """Errors of one group of points: APE is |predicted / measured - 1|, of both sides' step times unless it says other."""
 
     group: str
     n: int
+    """Points; each has two step times and one speed-up."""
     sign_right: int
     sign_n: int
+    small_right: int
+    small_n: int
+    """Signs of effects from 3 to 10 %, reported apart."""
     tie_n: int
-    """Points whose measured effect is below 10 %: their signs are not scored."""
+    """Points whose measured effect is below 3 %: they have no sign."""
     mape: float
     median_ape: float
     bias: float
-    """Median of predicted / measured."""
-    step_mape: float
-    """Mean error of both sides' step times."""
+    """Median of predicted / measured - 1."""
+    speedup_mape: float
     coverage80: float
+    """Share of measured speed-ups inside their predicted 80 % intervals."""
     width: float
-    """Median of high/low - 1 of the predicted intervals."""
+    """Median of high / low - 1 of those intervals."""
     flips_n: int
     flips_right: int
+    """Within a factor of 1.5; missed and invented flips count as wrong."""
     roofline_mape: float
     roofline_sign: float
 
@@ -89,47 +94,55 @@ def _row(name: str, pairs: list[tuple[Answer, Point]], answers: list[Answer], by
     predicted = np.array([p.predicted_speedup for p in points])
     low, high = np.array([p.predicted_low for p in points]), np.array([p.predicted_high for p in points])
     roofline = np.array([p.roofline_speedup for p in points])
-    clear = np.abs(np.log(measured)) > math.log1p(EFFECT)
-    flips = [f for a in answers for f in _flips(a) if by != "b" or any(g == group for g in [f"{a.bet.a.text}..{f[0]}"])]
-    apes = np.abs(predicted / measured - 1)
+    effect = np.abs(np.log(measured))
+    clear, small = effect > math.log1p(EFFECT), (effect > math.log1p(TIE)) & (effect <= math.log1p(EFFECT))
+    right = np.sign(np.log(predicted)) == np.sign(np.log(measured))
+    flips = [f for a in answers for f in _flips(a) if not group or group in _flip_groups(a, f[0], by)]
+    steps = _steps(points)
     return ScoreRow(
-        group=name, n=len(points), sign_right=int(np.sum(np.sign(np.log(predicted)) == np.sign(np.log(measured)), where=clear)),
-        sign_n=int(clear.sum()), tie_n=int((~clear).sum()), mape=float(apes.mean()), median_ape=float(np.median(apes)),
-        bias=float(np.median(predicted / measured)), step_mape=_step_mape(points),
+        group=name, n=len(points), sign_right=int(right[clear].sum()), sign_n=int(clear.sum()),
+        small_right=int(right[small].sum()), small_n=int(small.sum()), tie_n=int((~clear & ~small).sum()),
+        mape=float(np.mean(np.abs(steps[:, 0]))), median_ape=float(np.median(np.abs(steps[:, 0]))),
+        bias=float(np.median(steps[:, 0])), speedup_mape=float(np.mean(np.abs(predicted / measured - 1))),
         coverage80=float(np.mean((low <= measured) & (measured <= high))), width=float(np.median(high / low - 1)),
-        flips_n=len(flips), flips_right=sum(right for _, right in flips),
-        roofline_mape=float(np.mean(np.abs(roofline / measured - 1))),
-        roofline_sign=float(np.mean(np.sign(np.log(roofline[clear])) == np.sign(np.log(measured[clear])))) if clear.any() else math.nan,
+        flips_n=len(flips), flips_right=sum(ok for _, ok in flips), roofline_mape=float(np.mean(np.abs(steps[:, 1]))),
+        roofline_sign=_share(np.sign(np.log(roofline[clear])) == np.sign(np.log(measured[clear]))),
     )  # fmt: skip
 
 
-def _step_mape(points: list[Point]) -> float:
-    errors = [
-        abs(predicted / measured - 1)
-        for p in points
-        for predicted, measured in ((p.predicted_a_s, p.measured_a_s), (p.predicted_b_s, p.measured_b_s))
-        if measured
-    ]
-    return float(np.mean(errors)) if errors else math.nan
+def _flip_groups(answer: Answer, b: str, by: str) -> tuple[str, ...]:
+    """A flip belongs to a choice, a phase and a model; it has no one batch and no one regime."""
+    groups = {"b": f"{answer.bet.a.text}..{b}", "phase": answer.bet.phase, "model": answer.bet.model}
+    return (groups[by],) if by in groups else ()
+
+
+def _share(right: "np.ndarray") -> float:
+    return float(np.mean(right)) if len(right) else math.nan
+
+
+def _steps(points: list[Point]) -> "np.ndarray":
+    """[steps, 2]: signed relative error of our prediction and of the roofline's, for each measured side."""
+    rows = []
+    for p in points:
+        sides = ((p.predicted_a_s, p.roofline_a_s, p.measured_a_s), (p.predicted_b_s, p.roofline_b_s, p.measured_b_s))
+        rows += [(ours / m - 1, (roof or math.nan) / m - 1) for ours, roof, m in sides if m]
+    return np.array(rows or [(math.nan, math.nan)])
 
 
 def _flips(answer: Answer) -> list[tuple[str, bool]]:
     """(b, right) for each flip that was predicted or measured; missed and invented ones are wrong.
 
-    A flip whose measured ends are not both clear of the tie band by more than the tie is no flip (`side_of`).
+    An answer that Ctrl-C cut short says nothing of flips.
     """
     out = []
-    for curve in answer.bet.curves:
+    for curve in answer.bet.curves if answer.complete else ():
         foretold = answer.bet.flips[curve.b]
         seen = answer.flip_measured.get(curve.b) if isinstance(answer.flip_measured, dict) else answer.flip_measured
         points = sorted((p for p in answer.points if p.b == curve.b and p.measured_speedup), key=lambda p: p.batch)
         if len(points) < 2 or (foretold is None and seen is None):
             continue
         if foretold is None or seen is None:
-            # an invented flip next to an end that measured as a tie is a tie, by the rule fixed beforehand
-            ends = (side_of(points[0].measured_speedup or 1), side_of(points[-1].measured_speedup or 1))
-            if 0 not in ends:
-                out.append((curve.b, False))
+            out.append((curve.b, False))
             continue
         factor = max(foretold.batch / seen, seen / foretold.batch)
         out.append((curve.b, factor <= FLIP_FACTOR))

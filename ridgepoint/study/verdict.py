@@ -6,7 +6,7 @@ import numpy as np
 
 from ridgepoint.quantity import show, show_ratio
 from ridgepoint.result import OpRow
-from ridgepoint.study.betting import TIE, crossing_of
+from ridgepoint.study.betting import TIE, crossing_of, stated
 from ridgepoint.study.choosing import side_of
 from ridgepoint.study.document import Bet, Point
 
@@ -33,7 +33,8 @@ def verdict_line(bet: Bet, b: str, points: list[Point], because: str) -> str:
     known = sorted((p for p in points if p.b == b and p.measured_speedup), key=lambda p: p.batch)
     predicted = bet.flips.get(b)
     if not known:
-        return f"{b}: not measured; predicted: {bet.statement}"
+        curve = next(c for c in bet.curves if c.b == b)
+        return f"{b}: not measured; predicted: {stated(curve, predicted, bet.a.text)}"
     parts = [_at(known[0], bet.a.text)]
     if len(known) > 1:
         parts.append(_at(known[-1], ""))

@@ -1,19 +1,21 @@
 """Why: place the bet, store it, measure the fewest points that decide it, settle it; resumable at any moment."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ridgepoint.choice import Side
-from ridgepoint.errors import DoesNotFit, MachineBusy
+from ridgepoint.errors import DoesNotFit, MachineBusy, NotSupported
+from ridgepoint.measurement.paired import EFFECT
 from ridgepoint.measurement.request import PairRequest, SideRequest, step_request
 from ridgepoint.measurement.session import ChildDied, Session
 from ridgepoint.prediction import predict, predict_memory
 from ridgepoint.quantity import show_bytes
 from ridgepoint.store import Provenance, Record, Store, digest, new_record
 from ridgepoint.study.betting import Cell, cell, kernels_of, place_bet
-from ridgepoint.study.choosing import first_points, next_point
-from ridgepoint.study.document import Answer, Bet, Curve, Point, bet_from, plain
+from ridgepoint.study.choosing import first_points, next_point, side_of
+from ridgepoint.study.document import Answer, Bet, Curve, Point, answer_from, bet_from, plain
 from ridgepoint.study.question import Question, step_for
 from ridgepoint.study.verdict import measured_flip, reason, verdict_line
 from ridgepoint.workload import Decoder, LinearLayer
@@ -27,7 +29,11 @@ class Effort:
 
     seconds: float = 6.0
     every_point: bool = False
+    also: tuple[int, ...] = ()
+    """Batches of the grid that are measured even if they decide nothing."""
     slow_b: float = 1.0
+    energy_s: float = 6.0
+    """For the energy of both sides of a point, where the device has a counter that is read (GPUs)."""
 
 
 class Watcher(Protocol):
@@ -39,24 +45,29 @@ class Watcher(Protocol):
 
 
 def why(
-    question: Question, store: Store, provenance: Provenance, watcher: Watcher, effort: Effort, available_bytes: float
-) -> Answer:
-    """Predict, store, measure, settle. Ctrl-C settles with what is known; everything measured is in the store already."""
+    question: Question, store: Store, provenance: Provenance, watcher: Watcher, effort: Effort, available_bytes: float,
+    shared: Session | None = None,
+) -> Answer:  # fmt: skip
+    """Predict, store, measure, settle. Ctrl-C settles with what is known; everything measured is in the store already.
+
+    `shared`: a session to measure in and to leave open, for several questions; starting CUDA takes seconds.
+    """
     check_fits(question, available_bytes)
     record, bet = stored_bet(question, store, provenance)
     watcher.bet(bet, record)
     points = [_point_from(r) for r in store.records(kind="point", study=record.id)]
-    flags: list[str] = []
+    complete = True
     try:
-        with Session() as session:
+        with nullcontext(shared) if shared else Session() as session:
             for point in _measure(question, bet, record, store, provenance, session, watcher, effort, points):
                 points.append(point)
                 watcher.point(point)
     except KeyboardInterrupt:
-        flags.append("interrupted: settled with the points that were measured; the same command goes on")
-    answer = settle(question, bet, record, points, provenance, flags)
-    store.append(new_record("answer", {"answer": plain(answer)}, provenance, study=record.id, flags=answer.flags))
-    return answer
+        complete = False
+    answer = settle(question, bet, record, points, provenance, complete)
+    stored = new_record("answer", {"answer": plain(answer)}, provenance, study=record.id, flags=answer.flags)
+    store.append(stored)
+    return answer_from(store.get(stored.id).body["answer"])  # with its keys in the order that every report will read
 
 
 def check_fits(question: Question, available_bytes: float) -> None:
@@ -81,16 +92,23 @@ def check_fits(question: Question, available_bytes: float) -> None:
 
 
 def stored_bet(question: Question, store: Store, provenance: Provenance) -> tuple[Record, Bet]:
-    """The bet on this question: an open one that asks the same of the same calibration, else a new one, stored now."""
+    """The bet on this question: an open one that asks the same of the same calibration, else a new one, stored now.
+
+    A bet is open until an answer with all its points is stored: after a kill or Ctrl-C the same command goes on.
+    """
     bet = place_bet(question)
     body = plain(bet)
-    key = digest({"question": body, "seconds": 0})
+    key = digest({"question": body, "machine": str(provenance.machine.get("machine_id", ""))})
     for record in reversed(store.records(kind="bet")):
-        if record.body.get("key") == key and not store.records(kind="answer", study=record.id):
+        if record.body.get("key") == key and not _closed(record, store):
             return record, bet_from(record.body["bet"])
     record = new_record("bet", {"bet": body, "key": key}, provenance)
     store.append(record)
     return record, bet
+
+
+def _closed(record: Record, store: Store) -> bool:
+    return any(answer_from(r.body["answer"]).complete for r in store.records(kind="answer", study=record.id))
 
 
 def _measure(
@@ -117,7 +135,9 @@ def _measure(
 
 
 def _first(curve: Curve, bet: Bet, effort: Effort) -> list[int]:
-    return list(bet.grid) if effort.every_point else first_points(curve, bet.flips.get(curve.b))
+    if effort.every_point:
+        return list(bet.grid)
+    return list(dict.fromkeys([*first_points(curve, bet.flips.get(curve.b)), *effort.also]))
 
 
 def _one_point(
@@ -131,7 +151,7 @@ def _one_point(
     try:
         message = [m for m in session.ask(request) if m["kind"] == "done"][-1]
         point = _with_measurement(point, message)
-    except (ChildDied, MachineBusy, DoesNotFit) as error:
+    except (ChildDied, MachineBusy, DoesNotFit, NotSupported) as error:
         point = _replace(point, verdict="not measured", flags=(f"{type(error).__name__}: {error}",))
     kind = "point" if point.measured_speedup else "failure"
     stored = new_record(kind, {"point": plain(point)}, provenance, study=record.id, flags=point.flags)
@@ -151,6 +171,7 @@ def _request(question: Question, side: Side, batch: int, on_paper: Cell, effort:
         step=step_request(step_for(question, batch)),
         seconds=effort.seconds,
         slow_b=effort.slow_b,
+        energy_s=effort.energy_s if question.device == "cuda" else 0.0,
     )
 
 
@@ -172,16 +193,24 @@ def _with_measurement(point: Point, message: dict[str, Any]) -> Point:
         measured_a_s=paired["a_s"], measured_b_s=paired["b_s"], clock=message["clock"], rounds=paired["n"], spread=paired["spread"],
         load=message["load"], peak_memory_bytes=message["peak_memory_bytes"],
         energy_a_j=message.get("energy_a_j"), energy_b_j=message.get("energy_b_j"),
+        energy_intervals_j={
+            side: (message[f"energy_{side}_low_j"], message[f"energy_{side}_high_j"])
+            for side in ("a", "b") if f"energy_{side}_low_j" in message
+        },
+        energy_method=message.get("energy_method", message.get("energy_reason", "")),
+        flags=tuple(message.get("flags", ())),
     )  # fmt: skip
 
 
 def _plain_verdict(paired: dict[str, Any], factor: float) -> str:
-    low, high = paired["low"] * factor, paired["high"] * factor
+    low, high, side = paired["low"] * factor, paired["high"] * factor, side_of(paired["speedup"] * factor)
+    if side == 0:
+        return "tie" if low > 1 / (1 + EFFECT) and high < 1 + EFFECT else "undecided"
     return "faster" if low > 1 else "slower" if high < 1 else "undecided"
 
 
 def settle(
-    question: Question, bet: Bet, record: Record, points: list[Point], provenance: Provenance, flags: list[str]
+    question: Question, bet: Bet, record: Record, points: list[Point], provenance: Provenance, complete: bool = True
 ) -> Answer:
     """The answer that follows from the points; computed from what is stored, so a resumed run ends alike."""
     points = sorted(points, key=lambda p: ([c.b for c in bet.curves].index(p.b), p.batch))
@@ -196,9 +225,17 @@ def settle(
         id=record.id, created=record.created, digest=record.digest, bet=bet, points=tuple(points),
         flip_predicted=foretold if many else next(iter(foretold.values())),
         flip_measured=seen if many else next(iter(seen.values())),
-        accuracy=_accuracy(bet), energy=_energy(points), verdict="\n".join(lines), flags=(*bet.flags, *flags, *unmeasured),
+        accuracy=_accuracy(bet), energy=_energy(points), verdict="\n".join(lines), complete=complete,
+        flags=(*bet.flags, *_caveats(bet, provenance, complete), *unmeasured),
         machine=dict(provenance.machine), versions=dict(provenance.versions),
     )  # fmt: skip
+
+
+def _caveats(bet: Bet, provenance: Provenance, complete: bool) -> list[str]:
+    out = [] if complete else ["interrupted: settled with the points that were measured; the same command goes on"]
+    if bet.machine_id not in ("", provenance.machine.get("machine_id")):
+        out.append(f"predicted for {bet.target}, measured on another machine: the errors are of both")
+    return out
 
 
 def _because(question: Question, bet: Bet, side: Side, text: str) -> str:
@@ -221,7 +258,11 @@ def _energy(points: list[Point]) -> dict[str, Any]:
         return {"measured": False, "reason": "not measurable here: no counter for this device"}
     return {
         "measured": True,
-        "points": [{"b": p.b, "batch": p.batch, "a_j": p.energy_a_j, "b_j": p.energy_b_j} for p in measured],
+        "points": [
+            {"b": p.b, "batch": p.batch, "a_j": p.energy_a_j, "b_j": p.energy_b_j, "intervals_j": p.energy_intervals_j}
+            for p in measured
+        ],
+        "method": measured[0].energy_method,
     }
 
 

@@ -7,9 +7,9 @@ import numpy as np
 from ridgepoint.errors import BadInput, UnknownName
 from ridgepoint.quantity import Array
 
-__all__ = ["DTYPES", "DTYPE_BYTES", "Format", "format_named"]
+__all__ = ["DTYPES", "DTYPE_BYTES", "INT4_GROUPS", "Format", "format_named"]
 
-DTYPE_BYTES: dict[str, float] = {"fp32": 4, "bf16": 2, "fp16": 2}
+DTYPE_BYTES: dict[str, float] = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
 DTYPES = tuple(DTYPE_BYTES)
 
 
@@ -58,9 +58,8 @@ def format_named(name: str) -> Format:
         return _QUANTISED[name]
     if name.startswith("int4:g"):
         group = name.removeprefix("int4:g")
-        if group.isdigit() and int(group) in INT4_GROUPS:
+        if group in map(str, INT4_GROUPS):
             return Format(name, 4, int(group), 4)  # bf16 scale and zero point per group
-        raise BadInput(
-            f"int4 groups of {group!r} weights have no kernel; groups of {', '.join(map(str, INT4_GROUPS))} do"
-        )
+        known = ", ".join(map(str, INT4_GROUPS))
+        raise BadInput(f"int4 groups of {group[:40]!r} weights have no kernel; groups of {known} do")
     raise UnknownName("weight format", name, [*_PLAIN, *_QUANTISED, *(f"int4:g{g}" for g in INT4_GROUPS)])

@@ -1,5 +1,6 @@
 """Decoder-only models of the Llama shape from the fields of a Hugging Face `config.json`."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -32,6 +33,7 @@ class LlamaConfig(msgspec.Struct, kw_only=True):
     dtype: str | None = None
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-5
+    quantization_config: dict[str, Any] | None = None
 
 
 _LIMITS = {
@@ -70,6 +72,9 @@ def _check(name: str, c: LlamaConfig) -> None:
         value = getattr(c, field)
         if value is not None and not 1 <= value <= limit:
             raise BadInput(f"{name}: config.json: {field} is {value}; possible is 1 to {limit}")
+    for field, number in (("rope_theta", c.rope_theta), ("rms_norm_eps", c.rms_norm_eps)):
+        if not 0 < number < math.inf:
+            raise BadInput(f"{name}: config.json: {field} is {number}; possible is a positive, finite number")
     heads, kv_heads = c.num_attention_heads, c.num_key_value_heads or c.num_attention_heads
     if heads % kv_heads:
         raise BadInput(f"{name}: config.json: {heads} attention heads cannot share {kv_heads} key/value heads evenly")
@@ -85,3 +90,8 @@ def _check(name: str, c: LlamaConfig) -> None:
         raise NotSupported(f"{name}: hidden_act {c.hidden_act!r} is not modelled in the Llama family; silu is")
     if (c.dtype or c.torch_dtype or "bfloat16") not in _DTYPES:
         raise NotSupported(f"{name}: dtype {c.dtype or c.torch_dtype!r} is not modelled; {', '.join(_DTYPES)} are")
+    if c.quantization_config:
+        method = str(c.quantization_config.get("quant_method", "unnamed"))
+        raise NotSupported(
+            f"{name}: its checkpoint is already quantised ({method[:40]}); give the model that it was made from"
+        )

@@ -46,6 +46,8 @@ class Plan:
     threads: int = 1
     device: str = "cpu"
     side: str = ""
+    graph: bool = False
+    """On a GPU: launched as one CUDA graph, so that the host's time per operator does not count."""
 
     @property
     def ops(self) -> tuple[Op, ...]:

@@ -28,18 +28,18 @@ def catalogue_names() -> list[str]:
 def load_model(name: str) -> Decoder | LinearLayer:
     """The model of that name; only its config is read.
 
-    Order: `linear:NxK`, catalogue name, directory with a `config.json`, path of a config, Hugging Face id (`org/name`, through the
-    user's own Hugging Face client and cache).
+    Order: `linear:NxK`, catalogue name, directory with a `config.json`, path of a config, Hugging Face id (`org/name`,
+    through the user's own Hugging Face client and cache).
     """
     layer = linear_layer(name)
     if layer is not None:
         return layer
     if name in catalogue_names():
         return _from_catalogue(name)
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = _local(name)
+    if path is not None and path.is_dir():
         return from_config(path.name, _parse(path / "config.json"))
-    if path.is_file():
+    if path is not None:
         return from_config(path.parent.name if path.name == "config.json" else path.stem, _parse(path))
     if _HUB_ID.fullmatch(name) and not name.endswith(".json"):
         return from_config(name, _parse(_hub_config(name)))
@@ -48,8 +48,16 @@ def load_model(name: str) -> Decoder | LinearLayer:
 
 def weights_directory(name: str) -> Path | None:
     """The directory that holds `*.safetensors` for this model, if it is local; None means random weights."""
-    path = Path(name).expanduser()
-    return path if path.is_dir() and any(path.glob("*.safetensors")) else None
+    path = _local(name)
+    return path if path is not None and path.is_dir() and any(path.glob("*.safetensors")) else None
+
+
+def _local(name: str) -> Path | None:
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_dir() or path.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # not a name that this file system can have, or nobody's home
+        return None
 
 
 @cache
@@ -62,7 +70,10 @@ def _parse(path: Path) -> Any:
         raise BadInput(f"{path.parent}: no config.json there; a model directory needs one")
     if path.stat().st_size > _MAX_CONFIG_BYTES:
         raise BadInput(f"{path}: {path.stat().st_size} bytes are too many for a config; at most {_MAX_CONFIG_BYTES}")
-    return _decode(str(path), path.read_bytes())
+    try:
+        return _decode(str(path), path.read_bytes())
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _decode(name: str, text: bytes) -> Any:

@@ -16,11 +16,17 @@ Phase = Literal["decode", "prefill", "mixed", "forward", "train"]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """`count` sequences that each add `new` tokens to `cached` ones; scalars, or arrays of one broadcast shape."""
+    """`count` sequences that each add `new` tokens to `cached` ones; scalars, or arrays that broadcast."""
 
     count: Array
     new: Array
     cached: Array
+
+    def __post_init__(self) -> None:
+        for name in ("count", "new", "cached"):
+            value = getattr(self, name)
+            if isinstance(value, np.ndarray | np.generic):  # products of 32-bit counts would overflow
+                object.__setattr__(self, name, value.astype(np.float64))
 
     @property
     def tokens(self) -> Array:

@@ -23,8 +23,11 @@ def _gradients(op: Op) -> tuple[Op, ...]:
     if isinstance(op, Linear):
         return (
             replace(op, name=f"{op.name}.dx", n=op.k, k=op.n, bias=False, sweep="grad_input"),
-            replace(op, name=f"{op.name}.dw", m=op.n, n=op.k, k=op.m, weight=op.dtype, bias=False, sweep="grad_weight"),
-        )
+            replace(
+                op, name=f"{op.name}.dw", m=op.n, n=op.k, k=op.m, weight=op.dtype, kernel="", bias=False,
+                sweep="grad_weight",
+            ),
+        )  # fmt: skip
     if isinstance(op, Attention):
         return (replace(op, name=f"{op.name}.grad", sweep="grad_input"),)
     assert isinstance(op, Pointwise), f"no gradient rule for {op}"

@@ -7,7 +7,7 @@ from ridgepoint.measurement.calibrate.grid import ATTENTION_DECODE, ATTENTION_PR
 from ridgepoint.measurement.calibrate.linear import DTYPES
 from ridgepoint.measurement.calibrate.pool import Pool, weight_stream
 
-__all__ = ["ATTENTION_KERNELS", "attention_samples"]
+__all__ = ["ATTENTION_KERNELS", "attention_pool", "attention_samples"]
 
 ATTENTION_KERNELS = {"flash": "", "math": "math"}
 """Name in reports -> what pins it; torch's own dispatch on a CPU is its flash kernel."""
@@ -27,7 +27,7 @@ def attention_samples(kernel: str, act: str, seconds: float, cache_bytes: float)
     with torch.inference_mode():
         for phase, grid in (("decode", ATTENTION_DECODE), ("prefill", ATTENTION_PREFILL)):
             for shape in grid:
-                timing = _pool(module, phase, shape, dtype).passes(lambda key, step: step, seconds, 2, stream)[shape]
+                timing = attention_pool(module, phase, shape, dtype).passes(lambda key, step: step, seconds, 2, stream)[shape]
                 b, heads, kv_heads, d, length = shape
                 yield {
                     "probe": "attention", "kernel": kernel, "act": act, "phase": phase,
@@ -36,7 +36,8 @@ def attention_samples(kernel: str, act: str, seconds: float, cache_bytes: float)
                 }  # fmt: skip
 
 
-def _pool(module: Any, phase: str, shape: tuple[int, int, int, int, int], dtype: Any) -> Pool:
+def attention_pool(module: Any, phase: str, shape: tuple[int, int, int, int, int], dtype: Any) -> Pool:
+    """Copies of one shape's inputs, each with the step that attends over it."""
     import torch
 
     b, heads, kv_heads, d, length = shape

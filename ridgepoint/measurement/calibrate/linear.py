@@ -32,12 +32,12 @@ class LinearBench:
         self._cold = fill(self._bases, _COLD_FACTOR * cache_bytes)
         self._hot = _hot_pool(self._bases)
 
-    def samples(self, seconds: float) -> Iterator[dict[str, Any]]:
-        """A sample per (m, n, k, hot or cold), each pool visited for `seconds` at each m."""
+    def samples(self, seconds: float, most_m: int) -> Iterator[dict[str, Any]]:
+        """A sample per (m up to `most_m`, n, k, hot or cold), each pool visited for `seconds` at each m."""
         import torch
 
         with torch.inference_mode():
-            for m in self.probe.m:
+            for m in (m for m in self.probe.m if m <= most_m):
                 for name, pool in _pools(m, self._cold, self._hot, self._bases):
                     for (n, k), timing in _time(
                         pool, m, self.probe.act, seconds, 4 if m < _COMPUTE_BOUND_M else 2
@@ -122,7 +122,18 @@ def _time(pool: Pool, m: int, act: str, seconds: float, least: int = 2) -> dict[
         x = inputs.setdefault(key[1], torch.randn(m, key[1]).to(dtype))
         return lambda: module(x)
 
-    return pool.passes(call, seconds, least)
+    between = _neighbours(dtype) if m < _COMPUTE_BOUND_M else None
+    return pool.passes(call, seconds, least, between)
+
+
+def _neighbours(dtype: Any) -> Callable[[], object]:
+    """The small operators that stand between two linear layers: they displace a kernel's code, as in a network."""
+    import torch
+
+    from ridgepoint.kernels.pointwise import Add, RmsNorm, SiluMul
+
+    x, norm, silu, add = torch.randn(1, 640).to(dtype), RmsNorm(640, dtype=dtype), SiluMul(), Add()
+    return lambda: add(norm(x), silu(x, x))
 
 
 def _sample(probe: LinearProbe, kernel: str, m: int, n: int, k: int, hot: bool, timing: Timing) -> dict[str, Any]:

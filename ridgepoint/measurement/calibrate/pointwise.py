@@ -7,7 +7,7 @@ from ridgepoint.measurement.calibrate.grid import POINTWISE_GRID
 from ridgepoint.measurement.calibrate.linear import DTYPES
 from ridgepoint.measurement.calibrate.pool import Pool, weight_stream
 
-__all__ = ["pointwise_samples"]
+__all__ = ["KINDS", "pointwise_samples"]
 
 _COPIES = 6
 _HEAD_DIM = 64
@@ -21,7 +21,7 @@ def pointwise_samples(act: str, seconds: float, cache_bytes: float) -> Iterator[
 
     stream = weight_stream(cache_bytes)
     with torch.inference_mode():
-        for kind, build in _KINDS.items():
+        for kind, build in KINDS.items():
             for rows, cols in POINTWISE_GRID:
                 pool = Pool([((rows, cols), build(rows, cols, getattr(torch, DTYPES[act]))) for _ in range(_COPIES)])
                 timing = pool.passes(lambda key, step: step, seconds, 3, stream)[(rows, cols)]
@@ -104,7 +104,7 @@ def _heads(rows: int, cols: int, dtype: Any, kv: bool = False) -> tuple[Any, Any
     return view(q_heads), view(k_heads), view(k_heads)
 
 
-_KINDS: dict[str, Callable[[int, int, Any], Callable[[], object]]] = {
+KINDS: dict[str, Callable[[int, int, Any], Callable[[], object]]] = {
     "embedding": _embedding,
     "rms_norm": _norm,
     "rope": _rope,

@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Pool", "Timing", "fill", "summarise", "weight_stream"]
+__all__ = ["STREAM_BYTES", "Pool", "Timing", "fill", "summarise", "weight_stream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def weight_stream(cache_bytes: float) -> Callable[[], object]:
     """
     import torch
 
-    slices = torch.ones(int(_STREAM_FACTOR * cache_bytes / _STREAM_BYTES) + 1, _STREAM_BYTES // 4)
+    slices = torch.ones(int(_STREAM_FACTOR * cache_bytes / STREAM_BYTES) + 1, STREAM_BYTES // 4)
     turn = 0
 
     def stream() -> object:
@@ -80,7 +80,7 @@ def weight_stream(cache_bytes: float) -> Callable[[], object]:
     return stream
 
 
-_STREAM_BYTES = 4 * 2**20
+STREAM_BYTES = 4 * 2**20
 _STREAM_FACTOR = 2.0
 
 

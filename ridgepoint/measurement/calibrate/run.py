@@ -7,6 +7,7 @@ from typing import Any
 from ridgepoint.errors import NotSupported
 from ridgepoint.measurement.calibrate.attention import attention_samples
 from ridgepoint.measurement.calibrate.bandwidth import bandwidth_samples, clock_samples, peak_samples
+from ridgepoint.measurement.calibrate.cold_code import cold_code_samples
 from ridgepoint.measurement.calibrate.composed import ComposedBench
 from ridgepoint.measurement.calibrate.grid import PROBES, LinearProbe
 from ridgepoint.measurement.calibrate.linear import LinearBench, residency_samples
@@ -33,6 +34,7 @@ class Settings:
     composed_s: float = 0.1
     bandwidth_s: float = 0.02
     scaling_s: float = 0.05
+    cold_visits: int = 5
 
     @property
     def cache_bytes(self) -> float:
@@ -80,6 +82,7 @@ def _round(
         yield f"pointwise {act}", pointwise_samples(act, s.pointwise_s, s.cache_bytes)
         for kernel in ("flash", "math") if first else ("flash",):
             yield f"attention {kernel} {act}", attention_samples(kernel, act, s.attention_s, s.cache_bytes)
+    yield "cold code", cold_code_samples(s.cache_bytes, s.cold_visits)
     for spec in COMPOSED_SIDES:
         yield f"network {spec}", _network(spec, nets, s.composed_s)
     yield "peak", peak_samples(("fp32", "bf16", "fp16", "int8"), 1, s.bandwidth_s)
@@ -91,7 +94,8 @@ def _linear(
     probe: LinearProbe, built: dict[LinearProbe, LinearBench | None], cache_bytes: float, seconds: float
 ) -> Iterator[dict[str, Any]]:
     """The kernel's samples; one that can't run here gives an `absent` sample, once."""
-    if probe not in built:
+    again = probe in built
+    if not again:
         try:
             built[probe] = LinearBench(probe, cache_bytes)
         except NotSupported as reason:
@@ -104,8 +108,12 @@ def _linear(
                 "absent": str(reason),
             }
     bench = built[probe]
-    if bench is not None:
-        yield from bench.samples(seconds)
+    if bench is not None and not (again and probe.rung == "naive"):
+        yield from bench.samples(seconds, _SECOND_ROUND_M if again else max(probe.m))
+
+
+_SECOND_ROUND_M = 64
+"""Beyond it kernels are bound by arithmetic, which neighbours hardly disturb: one round is enough."""
 
 
 def _network(spec: str, built: dict[str, ComposedBench | None], seconds: float) -> Iterator[dict[str, Any]]:

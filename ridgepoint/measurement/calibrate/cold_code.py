@@ -1,0 +1,66 @@
+"""What an operator costs more when its code has left the last-level cache since its last call."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ridgepoint.errors import NotSupported
+from ridgepoint.measurement.calibrate.attention import ATTENTION_KERNELS, attention_pool
+from ridgepoint.measurement.calibrate.grid import ATTENTION_DECODE, PROBES
+from ridgepoint.measurement.calibrate.linear import DTYPES, probe_kernel
+from ridgepoint.measurement.calibrate.pointwise import KINDS
+from ridgepoint.measurement.calibrate.pool import STREAM_BYTES, weight_stream
+
+__all__ = ["cold_code_samples"]
+
+_SHAPE = (128, 128)
+"""So small that its weights do not count; k splits into groups of 128."""
+_COLS = 640
+
+
+def cold_code_samples(cache_bytes: float, visits: int) -> Iterator[dict[str, Any]]:
+    """A sample per operator: its time behind 4 MB of weights and behind twice the last-level cache."""
+    import torch
+
+    stream = weight_stream(cache_bytes)
+    far = int(2 * cache_bytes / STREAM_BYTES)
+    with torch.inference_mode():
+        for subject, act, step in _subjects(torch):
+            near_s, far_s = (_behind(step, stream, count, visits) for count in (1, far))
+            yield {"probe": "cold_code", "subject": subject, "act": act, "seconds_near": near_s, "seconds": far_s}
+
+
+def _behind(step: Callable[[], object], stream: Callable[[], object], count: int, visits: int) -> float:
+    step()
+    samples = []
+    for _ in range(visits):
+        for _ in range(count):
+            stream()
+        before = time.thread_time_ns()
+        step()
+        samples.append(time.thread_time_ns() - before)
+    return float(np.percentile(samples, 20)) * 1e-9
+
+
+def _subjects(torch: Any) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    from ridgepoint.kernels.attention import Attention
+
+    for act, name in DTYPES.items():
+        dtype = getattr(torch, name)
+        for kind, build in KINDS.items():
+            yield kind, act, build(1, _COLS, dtype)
+        pool = attention_pool(Attention(ATTENTION_KERNELS["flash"]), "decode", ATTENTION_DECODE[0], dtype)
+        yield "attention", act, pool.members[0][1]
+    for probe in PROBES:
+        if probe.rung == "naive":
+            continue
+        try:
+            kernel = probe_kernel(probe)
+        except NotSupported:
+            continue
+        n, k = _SHAPE
+        module = kernel.pack(torch.randn(n, k) * 0.02, None, probe.act, probe.group)
+        x = torch.randn(1, k).to(getattr(torch, DTYPES[probe.act]))
+        yield probe.format, probe.act, lambda module=module, x=x: module(x)
