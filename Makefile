@@ -63,10 +63,10 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.ready-run: pyproject.toml constraints.txt $(VENV)/.made
-	$(PIP) --editable '.[metal,report]'
+	$(PIP) --editable '.[metal]'
 	@touch $@
 
 # Tests need all that a run needs, so a run after them finds nothing left to install.
 $(VENV)/.ready-test: pyproject.toml constraints.txt $(VENV)/.made
-	$(PIP) --editable '.[metal,report,hub,test]'
+	$(PIP) --editable '.[metal,hub,test]'
 	@touch $(VENV)/.ready-run $@

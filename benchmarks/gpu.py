@@ -1,11 +1,11 @@
-"""Every GPU line of the promise in one call of under nine minutes: calibrate, bet, measure, write records and a summary.
+"""Every GPU line of the promise in one call of under nine minutes: calibrate, bet, measure, write what was found.
 
     python benchmarks/gpu.py --out DIR              on a machine with an NVIDIA GPU
     python benchmarks/gpu.py --out DIR --rehearse   the same code on the CPU, tiny; its figures mean nothing
 
 Needs torch, numpy, typer and rich, and of the package index only msgspec, platformdirs and tomli_w; the package itself
-is taken from the repository. DIR gets records.jsonl (the store's lines), the target's TOML, card.txt and summary.md; they
-are written after each stage, and by a watchdog when the time is up, so that what was finished is always there.
+is taken from the repository. DIR gets records.jsonl (the store's lines), the target's TOML, card.txt and summary.md;
+they are written after each stage, and by a watchdog when the time is up, so that what was finished is always there.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,22 +112,41 @@ def carry_out(out: Path, rehearse: bool, limit_s: float) -> int:
         watchdog = threading.Timer(limit_s, give_up, (run,))
         watchdog.daemon = True
         watchdog.start()
-        model = tiny_model(out) if rehearse else MODEL
-        launch = "" if rehearse else "graph"
-        layers = ("linear:256x512",) if rehearse else LAYERS
-        few = (1, 4)
-        stages: tuple[tuple[str, float, Callable[[float], None]], ...] = (
-            ("calibrate", 0.42, lambda until: calibrate(run, until)),
-            ("one decode step", 0.70, lambda until: bet(run, model, MODEL_CHOICES, few if rehearse else MODEL_BATCHES, launch, 2.0, 6.0, until)),
-            *((name, 0.78 + 0.05 * i, lambda until, name=name: bet(run, name, CHOICES, few if rehearse else BATCHES, launch, 0.5, 0.0, until)) for i, name in enumerate(layers)),
-            ("one decode step, eager", 0.98, lambda until: bet(run, model, MODEL_CHOICES, few if rehearse else MODEL_BATCHES, "eager", 1.5, 0.0, until)),
-        )  # fmt: skip
-        failed = 0
-        for name, share, stage in stages:
-            failed += attempt(run, name, start + share * limit_s, stage)
+        failed = attempt(run, "calibrate", start + 0.42 * limit_s, lambda until: calibrate(run, until))
+        for name, share, asked in bets(run):
+            failed += attempt(run, name, start + share * limit_s, partial(bet, run, asked))
         watchdog.cancel()
     print(summary(run))
     return 1 if failed else 0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question: bf16 against `choices` at `batches`, launched by `launch`, and the seconds that a point may take."""
+
+    model: str
+    choices: tuple[str, ...]
+    batches: tuple[int, ...]
+    launch: str
+    seconds: float
+    energy_s: float = 0.0
+
+
+def bets(run: Run) -> list[tuple[str, float, Asked]]:
+    """(name, share of all time at which it has to end, question), the most wanted first."""
+    if run.rehearse:
+        model = tiny_model(run.out)
+        return [
+            ("one decode step", 0.7, Asked(model, MODEL_CHOICES, (1, 4), "", 0.2)),
+            ("linear layer", 0.9, Asked("linear:256x512", CHOICES, (1, 4), "", 0.2)),
+            ("one decode step, eager", 0.98, Asked(model, MODEL_CHOICES, (1,), "eager", 0.2)),
+        ]
+    step = partial(Asked, MODEL, MODEL_CHOICES, MODEL_BATCHES)
+    return [
+        ("one decode step", 0.7, step("graph", 2.0, 6.0)),
+        *((name, 0.78 + 0.05 * i, Asked(name, CHOICES, BATCHES, "graph", 0.5)) for i, name in enumerate(LAYERS)),
+        ("one decode step, eager", 0.98, step("eager", 1.5)),
+    ]
 
 
 def attempt(run: Run, name: str, until: float, stage: Callable[[float], None]) -> int:
@@ -178,10 +198,7 @@ def calibrate(run: Run, until: float) -> None:
         run.note(f"  absent: {absent}")
 
 
-def bet(
-    run: Run, model: str, choices: tuple[str, ...], batches: tuple[int, ...], launch: str,
-    seconds: float, energy_s: float, until: float,
-) -> None:  # fmt: skip
+def bet(run: Run, asked: Asked, until: float) -> None:
     """bf16 against the choices that the target has a kernel for, at every batch."""
     from ridgepoint.errors import RidgeError
     from ridgepoint.measurement.memory import room_bytes
@@ -191,34 +208,32 @@ def bet(
     from ridgepoint.study.why import Effort, why
 
     if run.target is None:
-        measure_only(run, model, choices, batches, launch, seconds, until)
+        measure_only(run, asked, until)
         return
-    settings = {
-        "batches": batches,
-        "isl": 64 if run.rehearse else CONTEXT,
-        "common": launch,
-        "device": run.device,
-        "on": str(run.target),
-    }
+
+    def question(choices: str) -> Any:
+        return ask(
+            asked.model, f"bf16..{choices}", batches=asked.batches, isl=64 if run.rehearse else CONTEXT,
+            common=asked.launch, device=run.device, on=str(run.target),
+        )  # fmt: skip
+
     possible = []
-    for choice in choices:
+    for choice in asked.choices:
         try:
-            place_bet(ask(model, f"bf16..{choice}", **settings))
+            place_bet(question(choice))
             possible.append(choice)
         except RidgeError as reason:
-            run.note(f"  {model} bf16..{choice} is left out: {reason}")
+            run.note(f"  {asked.model} bf16..{choice} is left out: {reason}")
     if not possible:
-        raise RuntimeError(f"none of {', '.join(choices)} can run")
-    effort = Effort(seconds=0.2 if run.rehearse else seconds, every_point=True, energy_s=energy_s)
-    question = ask(model, f"bf16..{','.join(possible)}", **settings)
-    room = room_bytes(run.device)
-    answer = why(question, run.store, provenance(), Watch(run, until), effort, room, shared=run.session)
-    run.answers.append((answer, launch))
+        raise RuntimeError(f"none of {', '.join(asked.choices)} can run")
+    effort = Effort(seconds=asked.seconds, every_point=True, energy_s=asked.energy_s)
+    whole = question(",".join(possible))
+    room = whole.target.memory_bytes or room_bytes(run.device)  # what our own child holds is free for the next question
+    answer = why(whole, run.store, provenance(), Watch(run, until), effort, room, shared=run.session)
+    run.answers.append((answer, asked.launch))
 
 
-def measure_only(
-    run: Run, model: str, choices: tuple[str, ...], batches: tuple[int, ...], launch: str, seconds: float, until: float
-) -> None:
+def measure_only(run: Run, asked: Asked, until: float) -> None:
     """Without a target there is no bet, but what is measured is worth keeping: pairs as records of their own."""
     from ridgepoint.choice import resolve
     from ridgepoint.errors import RidgeError
@@ -227,29 +242,28 @@ def measure_only(
     from ridgepoint.study.provenance import provenance
     from ridgepoint.workload import Decoder, decode, load_model
 
-    workload = load_model(model)
+    workload = load_model(asked.model)
     whole = isinstance(workload, Decoder)
-    for choice in choices:
-        for batch in batches:
-            if time.monotonic() > until:
-                return
-            step = decode(batch, CONTEXT if whole else 0)
-            a, b = (
-                SideRequest(spec=resolve(text, "bf16", run.device, launch).spec, device=run.device)
-                for text in ("bf16", choice)
-            )
+
+    def side(text: str) -> SideRequest:
+        return SideRequest(spec=resolve(text, "bf16", run.device, asked.launch).spec, device=run.device)
+
+    for choice, batch in ((c, b) for c in asked.choices for b in asked.batches):
+        if time.monotonic() > until:
+            return
+        body: dict[str, Any] = {"model": asked.model, "b": choice, "batch": batch, "launch": asked.launch}
+        try:
             request = PairRequest(
-                decoder=workload if whole else None, linear=None if whole else (workload.n, workload.k), a=a, b=b,
-                cache_bytes=50e6, step=step_request(step), seconds=seconds,
+                decoder=workload if whole else None, linear=None if whole else (workload.n, workload.k),
+                a=side("bf16"), b=side(choice), cache_bytes=50e6, seconds=asked.seconds, energy_s=asked.energy_s,
+                step=step_request(decode(batch, CONTEXT if whole else 0)),
             )  # fmt: skip
-            body: dict[str, Any] = {"model": model, "b": choice, "batch": batch, "launch": launch}
-            try:
-                body |= [m for m in run.session.ask(request) if m["kind"] == "done"][-1]
-            except RidgeError as error:
-                body["absent"] = str(error)
-            run.store.append(new_record("measurement", {"pair": body}, provenance(), flags=("no prediction",)))
-            speedup = body.get("paired", {}).get("speedup")
-            run.note(f"  {model} bf16..{choice} at {batch}: {speedup or body.get('absent')} (no prediction)")
+            body |= [m for m in run.session.ask(request) if m["kind"] == "done"][-1]
+        except RidgeError as error:
+            body["absent"] = str(error)
+        run.store.append(new_record("measurement", {"pair": body}, provenance(), flags=("no prediction",)))
+        speedup = body.get("paired", {}).get("speedup")
+        run.note(f"  {asked.model} bf16..{choice} at {batch}: {speedup or body.get('absent')} (no prediction)")
 
 
 def tiny_model(out: Path) -> str:
@@ -352,7 +366,7 @@ def joules(p: Any, side: str) -> str:
 
 def score_lines(run: Run) -> list[str]:
     """Signs, errors and flips by question and launch; a flip counts as right within a factor of two."""
-    head = "| question | points | signs right | MAPE of speed-ups | MAPE of step times | within 80 % | flips right (factor 2) |"
+    head = "| question | points | signs right | MAPE speed-up | MAPE step | within 80 % | flips right (factor 2) |"
     lines = [head, "|---|---|---|---|---|---|---|"]
     kinds: dict[str, list[Any]] = {}
     for answer, launch in run.answers:

@@ -1,4 +1,4 @@
-"""Does the comparison see what is there, and only that? A against itself, and A against A slowed down by 10 %.
+"""Does the comparison see what is there, and only that: A against itself, and A against A slowed down by 10 %.
 
     python benchmarks/same.py --out DIR [--runs 50] [--load 0]
 

@@ -1,4 +1,4 @@
-"""How does my algorithmic choice interact with the hardware it will run on? Bet before you run."""
+"""The question this package answers: how does an algorithmic choice interact with the hardware it will run on."""
 
 from importlib import import_module
 from typing import Any

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from ridgepoint.cli import calibrate, records, results, why
+from ridgepoint.cli.options import INTERRUPTED
 from ridgepoint.errors import RidgeError
 
 __all__ = ["app", "main"]
@@ -35,9 +36,8 @@ def main() -> None:
     except RidgeError as error:
         _line(str(error))
         raise SystemExit(error.exit_code) from None
-    except (KeyboardInterrupt, typer.Abort):
-        _line("interrupted; what was measured is kept")
-        raise SystemExit(130) from None
+    except (KeyboardInterrupt, typer.Abort):  # some versions of typer return INTERRUPTED instead
+        code = INTERRUPTED
     except BrokenPipeError:
         raise SystemExit(0) from None
     except OSError as error:  # a file that the user named, or the folder of the store
@@ -51,6 +51,8 @@ def main() -> None:
         else:
             _line(error.format_message())  # type: ignore[attr-defined]
         raise SystemExit(2) from None
+    if code == INTERRUPTED:
+        _line("interrupted; what was measured is kept")
     raise SystemExit(code if isinstance(code, int) else 0)
 
 

@@ -7,6 +7,7 @@ import typer
 from ridgepoint.errors import BadInput
 
 __all__ = [
+    "INTERRUPTED",
     "Batches",
     "Device",
     "Dtype",
@@ -20,6 +21,9 @@ __all__ = [
     "With",
     "integers",
 ]
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of any process that SIGINT ends."""
 
 Model = Annotated[
     str,

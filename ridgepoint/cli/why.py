@@ -78,7 +78,7 @@ def why(
             answer = settle_question(question, store, provenance(), watcher, effort, room_bytes(device))
     _show(answer, as_json, report)
     if not answer.complete:
-        raise KeyboardInterrupt
+        return options.INTERRUPTED
     if not any(p.measured_speedup for p in answer.points):
         raise NotSupported(f"no point could be measured; {answer.points[0].flags[0]}")
     return _judge(answer, assertion)

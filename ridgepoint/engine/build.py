@@ -13,7 +13,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ridgepoint.engine.checkpoint import open_checkpoint
 from ridgepoint.engine.models.llama import Llama, LlamaLayer, rope_of
 from ridgepoint.workload.decoder import Decoder
 
@@ -60,6 +59,8 @@ def load_safetensors(
     Raises BadInput, with file and tensor, for what is missing, of another shape or has no place in the model, and for
     pickled weights, which are never opened.
     """
+    from ridgepoint.engine.checkpoint import open_checkpoint  # random weights need no safetensors
+
     checkpoint = open_checkpoint(directory)
     model = _without_layers(decoder, dtype, device)
     outer = _outer_names(decoder)

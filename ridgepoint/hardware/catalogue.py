@@ -23,7 +23,7 @@ def data_folder() -> Path:
 
 def target_names() -> list[str]:
     """Names of all targets, the user's own included."""
-    return sorted({path.name.removesuffix(".toml") for path in _paths()})
+    return sorted({_stem(path) for path in _paths()})
 
 
 def load_target(name: str, device: str = "cpu") -> Target:
@@ -34,7 +34,7 @@ def load_target(name: str, device: str = "cpu") -> Target:
     if name == HOST:
         return _calibrated(HOST, device)
     for candidate in _paths():
-        if candidate.name.removesuffix(".toml") == name:
+        if name in (_stem(candidate), candidate.name.removesuffix(".toml")):
             return _read(candidate)
     for candidate in _paths():
         target = _read(candidate)
@@ -43,6 +43,10 @@ def load_target(name: str, device: str = "cpu") -> Target:
     raise UnknownName(
         "target", name, [*target_names(), HOST], "or the path of a target file; `ridge calibrate` makes one"
     )
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".toml").removesuffix(".calibrated")
 
 
 def save_target(target: Target, name: str) -> Path:

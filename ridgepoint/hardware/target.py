@@ -137,7 +137,7 @@ def _check(name: str, target: Target) -> None:
             raise BadInput(f"target {name}: {what} is {value}; possible is a positive, finite number")
     for what, value in _costs(target):
         if not 0 <= value < 1e6:
-            raise BadInput(f"target {name}: {what} is {value}; terms and sigma must be finite and not negative")
+            raise BadInput(f"target {name}: {what} is {value}; possible is a finite number, not negative")
     for law in target.linear:
         _check_linear(f"target {name}: linear law of {law.kernel}", law)
     for attention in target.attention:
@@ -171,24 +171,25 @@ def _rates(target: Target) -> Iterator[tuple[str, float | None]]:
 
 
 def _costs(target: Target) -> Iterator[tuple[str, float]]:
-    for law in target.linear:
-        where = f"linear law of {law.kernel}"
-        yield from ((f"{where}: a term", x) for row in (*law.cold, *law.hot) for x in row)
-        yield from ((f"{where}: sigma", x) for x in (law.sigma, law.sigma_composed))
-    for attention in target.attention:
-        where = f"attention law of {attention.kernel}"
-        yield from ((f"{where}: a term", x) for x in (*attention.decode, *attention.prefill))
-        yield f"{where}: sigma", attention.sigma
-    for pointwise in target.pointwise:
-        where = f"pointwise law of {pointwise.kind}"
-        yield from ((f"{where}: a term", x) for x in pointwise.terms)
-        yield f"{where}: sigma", pointwise.sigma
-    for launch in target.launch:
-        yield f"launch of {launch.subject}: seconds", launch.seconds
-        yield f"launch of {launch.subject}: sigma", launch.sigma
-    if target.correction is not None:
-        yield "correction: per_call_s", target.correction.per_call_s
-        yield "correction: sigma", target.correction.sigma
+    """Every number of every law but its grid, so that a new field cannot be forgotten here."""
+    laws: list[tuple[str, msgspec.Struct]] = [(f"linear law of {x.kernel}", x) for x in target.linear]
+    laws += [(f"attention law of {x.kernel}", x) for x in target.attention]
+    laws += [(f"pointwise law of {x.kind}", x) for x in target.pointwise]
+    laws += [(f"scaling of {x.subject}", x) for x in target.scaling]
+    laws += [(f"launch of {x.subject}", x) for x in target.launch]
+    laws += [("correction", target.correction)] if target.correction is not None else []
+    for where, law in laws:
+        for field in law.__struct_fields__:
+            if field != "m":
+                yield from ((f"{where}: {field}", x) for x in _floats(getattr(law, field)))
+
+
+def _floats(value: object) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, tuple):
+        for inner in value:
+            yield from _floats(inner)
 
 
 def _sourced(target: Target) -> Iterator[Sourced]:

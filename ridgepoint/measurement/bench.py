@@ -9,7 +9,7 @@ from ridgepoint.measurement.busy import check_wall, load_between, snapshot
 from ridgepoint.measurement.clock import Clock, CudaEvents, ThreadCpu, Wall
 from ridgepoint.measurement.energy import probe
 from ridgepoint.measurement.joules import energy_per_step
-from ridgepoint.measurement.memory import peak_bytes, reset_peak
+from ridgepoint.measurement.memory import peak_bytes, reset_peak, resident_bytes
 from ridgepoint.measurement.optime import timed_leaves
 from ridgepoint.measurement.paired import Budget, interleave, single
 from ridgepoint.measurement.request import CalibrationRequest, PairRequest, SideRequest, SingleRequest
@@ -25,6 +25,9 @@ class Bench:
     """Holds the models of the last two sides, so that the next batch does not build them again."""
 
     def __init__(self) -> None:
+        import torch  # noqa: F401  # its own memory is there before the first model and is not counted
+
+        self._without_models = resident_bytes()
         self._models: dict[tuple[Any, ...], Weights] = {}
 
     def pair(self, request: PairRequest) -> Iterator[dict[str, Any]]:
@@ -45,9 +48,10 @@ class Bench:
         if isinstance(clock, Wall):
             check_wall(load)
         yield {
-            "kind": "done", "paired": _per_step(asdict(paired), calls), "half_width": paired.half_width, "clock": clock.name,
+            "kind": "done", "paired": _per_step(asdict(paired), calls), "half_width": paired.half_width,
+            "clock": clock.name,
             "load": load.describe(), "tokens_a": a.tokens, "tokens_b": b.tokens, "random": a.random,
-            "peak_memory_bytes": peak_bytes(request.a.device), "flags": [*a.flags, *b.flags],
+            "peak_memory_bytes": self._peak(request.a.device), "flags": [*a.flags, *b.flags],
             **_energy({"a": step_a, "b": step_b}, calls, request.a.device, request.energy_s),
         }  # fmt: skip
 
@@ -67,7 +71,7 @@ class Bench:
         yield {
             "kind": "done", "single": _per_step(asdict(timing), run.calls), "ops": ops, "clock": clock.name,
             "load": load.describe(), "tokens": run.tokens, "random": run.random,
-            "peak_memory_bytes": peak_bytes(request.a.device), "flags": list(run.flags),
+            "peak_memory_bytes": self._peak(request.a.device), "flags": list(run.flags),
             **_energy({"": run.call}, run.calls, request.a.device, request.energy_s),
         }  # fmt: skip
 
@@ -85,6 +89,10 @@ class Bench:
         for title, sample in source:
             yield {"kind": "sample", "title": title, "sample": sample}
         yield {"kind": "done", "load": load_between(before, snapshot()).describe()}
+
+    def _peak(self, device: str) -> int:
+        """Peak of this request, less what the process held before its first model."""
+        return peak_bytes(device) - (self._without_models if device == "cpu" else 0)
 
     def _runnable(self, request: PairRequest | SingleRequest, which: SideRequest) -> Runnable:
         workload, side, step = request.workload(), which.side(), request.step.step()

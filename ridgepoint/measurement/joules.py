@@ -95,6 +95,6 @@ def _summary(windows: list[_Window]) -> Joules:
     middle = mean(per_step)
     student = _STUDENT95.get(len(windows), 2.0)
     half = student * stdev(per_step) / math.sqrt(len(windows))
-    half = max(half, max(w.tick_j / w.steps for w in windows))
+    half = max(half, *(w.tick_j / w.steps for w in windows))
     watts = sum(w.joules for w in windows) / sum(w.seconds for w in windows)
     return Joules(middle, max(0.0, middle - half), middle + half, watts, len(windows), sum(w.steps for w in windows))

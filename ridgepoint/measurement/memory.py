@@ -78,11 +78,22 @@ def room_bytes(device: str = "cpu") -> float:
 
 
 def reset_peak(device: str) -> None:
-    """Count the peak of a CUDA device from now on; a process's own peak cannot be reset everywhere, so it stays."""
+    """Count the peak from now on; where a process's own peak cannot be reset, it stays that since its start."""
     if device.startswith("cuda"):
         import torch
 
         torch.cuda.reset_peak_memory_stats(device)
+    else:
+        _reset_high_water()
+
+
+def resident_bytes(device: str = "cpu") -> int:
+    """What is held now; 0 where it cannot be told."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.memory_allocated(device)
+    return _status_bytes("VmRSS")
 
 
 def total_bytes() -> int | None:

@@ -15,10 +15,10 @@ import msgspec
 from ridgepoint import errors
 from ridgepoint.measurement.request import CalibrationRequest, PairRequest, SingleRequest
 
-__all__ = ["ChildDied", "Session"]
+__all__ = ["STEADY", "ChildDied", "Session"]
 
 
-_STEADY = {
+STEADY = {
     "OMP_NUM_THREADS": "1",
     # glibc gives large blocks back to the kernel after each call, and then every call pays the page faults again, or
     # not, by what ran before: the same operator took 148 or 1043 µs. Kept memory makes it one number.
@@ -36,7 +36,7 @@ class Session:
     """One child process for many requests; it is started at the first, and again after it died."""
 
     def __init__(self, environment: dict[str, str] | None = None):
-        self._environment = {**os.environ, **_STEADY, **(environment or {})}
+        self._environment = {**os.environ, **STEADY, **(environment or {})}
         self._child: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> "Session":
@@ -94,7 +94,7 @@ class Session:
     def _started(self) -> "subprocess.Popen[str]":
         if self._child is None or self._child.poll() is not None:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "ridgepoint.measurement.worker"],
+                [sys.executable, "-m", "ridgepoint.measurement.worker", str(os.getpid())],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self._environment,
                 process_group=0,  # Ctrl-C at the terminal is for the parent, which decides what becomes of the child
             )  # fmt: skip

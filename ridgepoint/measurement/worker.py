@@ -17,8 +17,11 @@ Request = PairRequest | SingleRequest | CalibrationRequest
 
 
 def main() -> None:
-    """Answer requests until standard input ends. Every answer closes with a `done` or an `error` message."""
-    die_with_parent()
+    """Answer requests until standard input ends. Every answer closes with a `done` or an `error` message.
+
+    The argument is the parent's process id: it may have ended before this process could ask for it.
+    """
+    die_with_parent(int(sys.argv[1]) if len(sys.argv) > 1 else None)
     from ridgepoint.measurement.bench import Bench
 
     bench = Bench()

@@ -1,4 +1,4 @@
-"""Prediction: pure functions of plan and target. No torch, no clock, no measurement."""
+"""Prediction: pure functions of plan and target, with no torch, no clock and no measurement."""
 
 from ridgepoint.prediction.latency import Z80, StepTime, predict, ratio_sigma, step_time
 from ridgepoint.prediction.memory import MemoryNeed, predict_memory

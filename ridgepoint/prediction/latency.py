@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ridgepoint.hardware import Target
 from ridgepoint.prediction.launch import host_seconds
@@ -19,6 +18,10 @@ __all__ = ["Z80", "StepTime", "predict", "ratio_sigma", "step_time"]
 
 Z80 = 1.2816
 """Half-width of a central 80 % interval in standard deviations of a normal distribution."""
+
+
+Source = tuple[str, str, str]
+"""What errs on its own: kernel, dtype, operator ("" for the kernel as a whole)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +41,26 @@ class StepTime:
         """Sum of the operators."""
         return sum((t.seconds for t in self.ops), start=0.0)
 
-    def shares(self) -> dict[tuple[str, str], tuple[Array, float]]:
-        """Share of the time and relative error by (kernel, dtype): the errors of one law go together."""
-        out: dict[tuple[str, str], tuple[Array, float]] = {}
+    def shares(self) -> dict[Source, tuple[Array, float]]:
+        """Share of the time and relative error of each independent source of error.
+
+        A law errs at each shape anew, and for a kernel as a whole: (kernel, dtype, operator) and (kernel, dtype, "").
+        """
+        out: dict[Source, tuple[Array, float]] = {}
         for time in self.ops:
             for law in time.laws:
-                key = (law.kernel, time.op.dtype)
-                share, _ = out.get(key, (0.0, 0.0))
-                out[key] = (share + law.where * time.seconds / self.seconds, law.sigma)
+                share = law.where * time.seconds / self.seconds
+                for key, sigma in (
+                    ((law.kernel, time.op.dtype, time.op.name), law.sigma),
+                    ((law.kernel, time.op.dtype, ""), law.common),
+                ):
+                    before, _ = out.get(key, (0.0, 0.0))
+                    out[key] = (before + share, sigma)
         if self.host_sigma == 0.0:
             return out
         waits = np.asarray(self.host_s) > self.device_s  # then only the host's error counts
         out = {key: (np.where(waits, 0.0, share), sigma) for key, (share, sigma) in out.items()}
-        return {**out, ("host launch", ""): (np.where(waits, 1.0, 0.0), self.host_sigma)}
+        return {**out, ("host launch", "", ""): (np.where(waits, 1.0, 0.0), self.host_sigma)}
 
     @property
     def sigma(self) -> Array:
@@ -77,17 +87,17 @@ def step_time(plan: Plan, target: Target) -> StepTime:
 
 
 def ratio_sigma(a: StepTime, b: StepTime) -> Array:
-    """Standard deviation of the log of a/b: what both sides share cancels, what only one has does not."""
+    """Standard deviation of the log of a/b: what both sides share cancels, what only one has does not.
+
+    The residual of networks (the machine's drift since its calibration, mostly) moves both sides and counts once.
+    """
     left, right = a.shares(), b.shares()
     variance: Array = 0.0
-    same: npt.NDArray[np.bool_] = np.array(True)
     for key in sorted(left.keys() | right.keys()):
         share_a, sigma_a = left.get(key, (0.0, 0.0))
         share_b, sigma_b = right.get(key, (0.0, 0.0))
         variance = variance + ((share_a - share_b) * max(sigma_a, sigma_b)) ** 2
-        same = same & ((np.asarray(share_a) > 0) == (np.asarray(share_b) > 0))
-    least, both = min(a.residual_sigma, b.residual_sigma), float(np.hypot(a.residual_sigma, b.residual_sigma))
-    return np.sqrt(variance + np.where(same, least, both) ** 2)
+    return np.sqrt(variance + min(a.residual_sigma, b.residual_sigma) ** 2)
 
 
 def predict(plan: Plan, target: Target) -> Result:

@@ -31,16 +31,21 @@ class OpTime:
     @property
     def sigma(self) -> Array:
         """Relative error of the law in use."""
-        return sum((law.where * law.sigma for law in self.laws), start=0.0)
+        return sum((law.where * float(np.hypot(law.sigma, law.common)) for law in self.laws), start=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """A kernel, the points `where` it is used (1, or 0 and 1 along a sweep), and the relative error of its law."""
+    """A kernel, the points `where` it is used (1, or 0 and 1 along a sweep), and the relative error of its law.
+
+    `sigma` is the error at one shape, independent of that at another; `common` is the kernel's error in networks as a
+    whole, the same for all its operators.
+    """
 
     kernel: str
     sigma: float
     where: Array = 1.0
+    common: float = 0.0
 
 
 def op_time(op: Op, target: Target, miss: Array, code_miss: Array, threads: int) -> OpTime:
@@ -68,11 +73,13 @@ def _linear(op: Linear, target: Target, miss: Array, code_miss: Array, threads: 
         raise NotSupported(
             f"{target.name} has no kernel for {what}; with {op.dtype} it has {', '.join(have) or 'none'}"
         )
-    times = [law.seconds(op.m, op.n, op.k, miss, code_miss) / _scaling(target, law.kernel, op.m, threads) for law in laws]
+    times = [
+        law.seconds(op.m, op.n, op.k, miss, code_miss) / _scaling(target, law.kernel, op.m, threads) for law in laws
+    ]
     table = np.stack(np.broadcast_arrays(*times))
     fastest = np.argmin(table, axis=0)
     used = tuple(
-        Used(law.kernel, float(np.hypot(law.sigma, law.sigma_composed)), np.where(fastest == i, 1.0, 0.0))
+        Used(law.kernel, law.sigma, np.where(fastest == i, 1.0, 0.0), law.sigma_composed)
         for i, law in enumerate(laws)
         if (fastest == i).any()
     )
@@ -113,12 +120,15 @@ def _kv(op: Attention, group) -> Array:  # type: ignore[no-untyped-def]
 
 
 def _pointwise(op: Pointwise, target: Target, code_miss: Array, threads: int) -> tuple[Array, tuple[Used, ...]]:
+    """By its law; an operator that no calibration measures (an optimizer's update) by its bytes, with a wide error."""
     law = next((x for x in target.pointwise if x.kind == op.kind and x.dtype == op.dtype), None)
     if law is None:
-        have = sorted({x.kind for x in target.pointwise if x.dtype == op.dtype})
-        raise NotSupported(f"{target.name} has no time for {op.kind} in {op.dtype}; it has {', '.join(have) or 'none'}")
+        return op.bytes / target.memory_bytes_per_s(), (Used("bytes / bandwidth", _UNMEASURED_SIGMA),)
     seconds = law.seconds(op.rows, op.cols, code_miss) / _scaling(target, "pointwise", op.rows, threads)
     return seconds, (Used(op.kind, law.sigma),)
+
+
+_UNMEASURED_SIGMA = 0.3
 
 
 def _scaling(target: Target, subject: str, m: Array, threads: int) -> Array:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from ridgepoint.choice import Side
@@ -81,7 +82,8 @@ def place_bet(question: Question) -> Bet:
     first = {batch: cell(question, question.b[0], batch) for batch in question.grid}
     a_card = _card(question, question.a_text, question.a, {batch: (c.a, c.plan_a) for batch, c in first.items()})
     return Bet(
-        model=question.model, random_weights=not question.directory, phase=question.phase, context=question.context,
+        model=question.workload.name, shape=msgspec.to_builtins(question.workload),
+        random_weights=not question.directory, phase=question.phase, context=question.context,
         new=question.new, grid=question.grid, device=question.device, target=question.target.name,
         target_date=question.target.date, machine_id=question.target.machine_id, a=a_card, b=tuple(cards),
         curves=tuple(curves), flips=flips, tie=TIE, statement=_statement(question, curves, flips),
@@ -108,7 +110,7 @@ def _flip(question: Question, side: Side, cells: Mapping[int, Cell]) -> Flip | N
     lowest, highest = question.grid[0], question.grid[-1]
     if lowest == highest:
         return None
-    batches = sorted({*cells, *(int(round(x)) for x in np.geomspace(lowest, highest, _DENSE_GRID))})
+    batches = sorted({*cells, *(round(x) for x in np.geomspace(lowest, highest, _DENSE_GRID))})
     dense = {batch: cells[batch] if batch in cells else cell(question, side, batch) for batch in batches}
     logs = np.array([math.log(dense[b].speedup) for b in batches])
     crossing = crossing_of(batches, logs)

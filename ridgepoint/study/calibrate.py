@@ -14,7 +14,7 @@ from ridgepoint.study.card import build_target
 
 __all__ = ["EXPECTED_SAMPLES", "calibrate", "host_name", "refit"]
 
-EXPECTED_SAMPLES = 2100
+EXPECTED_SAMPLES = 2600
 """About how many samples a calibration yields: what a progress bar counts to."""
 
 

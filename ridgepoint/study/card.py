@@ -11,7 +11,15 @@ from ridgepoint.hardware import Correction, Level, Peak, Target
 from ridgepoint.hardware.target import SCHEMA
 from ridgepoint.prediction import step_time
 from ridgepoint.study.card_gpu import gpu_checks, gpu_target, is_gpu, usable
-from ridgepoint.study.fit import cold_code, fit_attention, fit_linear, fit_pointwise, fit_residency, fit_scaling, merge_rounds
+from ridgepoint.study.fit import (
+    cold_code,
+    fit_attention,
+    fit_linear,
+    fit_pointwise,
+    fit_residency,
+    fit_scaling,
+    merge_rounds,
+)
 from ridgepoint.study.net import net_plan
 from ridgepoint.workload import Linear
 

@@ -33,12 +33,12 @@ def usable(samples: Sequence[Sample]) -> list[Sample]:
         if s["probe"] in _KEYS:
             rows[_key(s)].add(s["m"] if s["probe"] == "linear" else s["phase"])
     # a kernel whose hot points outlived its cold ones has no row to fit either
-    cold = {_key(s) + (s["m"],) for s in samples if s["probe"] == "linear" and not s["hot"]}
+    cold = {(*_key(s), s["m"]) for s in samples if s["probe"] == "linear" and not s["hot"]}
     kept = []
     for s in samples:
         if s["probe"] in _KEYS and len(rows[_key(s)]) < 2:
             continue
-        if s["probe"] == "linear" and _key(s) + (s["m"],) not in cold:
+        if s["probe"] == "linear" and (*_key(s), s["m"]) not in cold:
             continue
         kept.append(s)
     return kept

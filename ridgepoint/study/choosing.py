@@ -1,11 +1,16 @@
 """The fewest points that decide a bet: the ends, the neighbours of a flip, and halves of what stays unclear."""
 
+import itertools
 from collections.abc import Mapping
 
 from ridgepoint.study.betting import TIE
 from ridgepoint.study.document import Curve, Flip
 
-__all__ = ["first_points", "next_point", "side_of"]
+__all__ = ["CLOSE", "first_points", "next_point", "side_of"]
+
+
+CLOSE = 2.0
+"""Neighbours of a flip at most this factor apart settle it: interpolation is then good to a few per cent."""
 
 
 def side_of(speedup: float) -> int:
@@ -32,11 +37,19 @@ def first_points(curve: Curve, flip: Flip | None) -> list[int]:
 
 
 def next_point(grid: tuple[int, ...], measured: Mapping[int, float]) -> int | None:
-    """A grid point between two measured neighbours that disagree on the winner, nearest to their middle; None if none."""
+    """The batch to measure next, between two measured neighbours that disagree on the winner; None if all is decided.
+
+    A grid point near their geometric middle; where the grid has none, the middle itself while the neighbours are more
+    than `CLOSE` apart, because a flip interpolated over a factor of four is off by a third.
+    """
     known = sorted(measured)
-    for left, right in zip(known, known[1:], strict=False):
+    for left, right in itertools.pairwise(known):
+        if side_of(measured[left]) * side_of(measured[right]) >= 0:
+            continue
+        middle = (left * right) ** 0.5
         between = [b for b in grid if left < b < right]
-        if between and side_of(measured[left]) * side_of(measured[right]) < 0:
-            middle = (left * right) ** 0.5
+        if between:
             return min(between, key=lambda b: abs(b - middle))
+        if right > CLOSE * left:
+            return round(middle)
     return None

@@ -51,6 +51,8 @@ class Bet(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that was stated before the first measurement."""
 
     model: str
+    shape: dict[str, Any] = {}
+    """The workload noun in full, so that the record needs no file beside it."""
     random_weights: bool
     phase: str
     context: int

@@ -33,7 +33,8 @@ def merge_rounds(samples: Iterable[Sample]) -> tuple[list[Sample], list[float]]:
 
 
 _MEASURED = frozenset(
-    ("seconds", "spread", "n_samples", "round", "speedup", "load", "flops_per_s", "seconds_twice", "seconds_near", "read_bytes_per_s",
+    ("seconds", "spread", "n_samples", "round", "speedup", "load", "flops_per_s", "seconds_twice", "seconds_near",
+     "read_bytes_per_s",
      "copy_bytes_per_s", "resolution_s", "call_s")
 )  # fmt: skip
 _SEVERAL = ("peak", "cold_code")
@@ -45,7 +46,7 @@ def _best_rates(rounds: Sequence[Sample]) -> Sample:
     best = dict(rounds[0])
     for key in _RATES:
         if key in best:
-            best[key] = max(s[key] for s in rounds)
+            best[key] = max((s[key] for s in rounds if s[key] is not None), default=None)
     for key in ("seconds", "seconds_twice", "seconds_near"):
         if key in best:
             best[key] = min(s[key] for s in rounds)
@@ -91,7 +92,9 @@ def _linear_features(samples: Sequence[Sample]) -> Vector:
 def cold_code(samples: Iterable[Sample]) -> dict[tuple[str, str], float]:
     """(subject, activations) -> seconds that a call costs more when its code has left the cache."""
     return {
-        (s["subject"], s["act"]): max(0.0, s["seconds"] - s["seconds_near"]) for s in samples if s["probe"] == "cold_code"
+        (s["subject"], s["act"]): max(0.0, s["seconds"] - s["seconds_near"])
+        for s in samples
+        if s["probe"] == "cold_code"
     }
 
 
@@ -170,7 +173,7 @@ def fit_scaling(samples: Iterable[Sample], source: str) -> tuple[ScalingLaw, ...
     """Speed-up by rows for each subject."""
     groups: dict[tuple[str, int], list[Sample]] = defaultdict(list)
     for s in samples:
-        if s["probe"] == "scaling":
+        if s["probe"] == "scaling" and "absent" not in s:
             groups[s["subject"], s["threads"]].append(s)
     laws = []
     for (subject, threads), group in groups.items():

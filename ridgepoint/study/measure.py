@@ -90,7 +90,7 @@ def measure_side(
         a=SideRequest(spec=settled.spec, device=device, kernels=kernels_of(time)),
         step=step_request(step),
         seconds=seconds,
-        energy_s=seconds if device == "cuda" else 0.0,
+        energy_s=seconds,
     )
     with Session() as session:
         message = [m for m in session.ask(request) if m["kind"] == "done"][-1]
@@ -115,8 +115,8 @@ def _result(plan: Plan, target: Target, message: dict[str, Any], kernels: dict[s
         kind="measured", workload=plan.workload.name, step=str(plan.step), side=plan.side, target=target.name,
         metrics={
             "latency_s": Value(seconds, seconds * (1 - half), seconds * (1 + half), method),
-            "tokens_per_s": Value(tokens / seconds, tokens / seconds / (1 + half), tokens / seconds / max(1 - half, 0.01), "tokens / latency"),
-            "memory_bytes": None if memory is None else Value(memory, memory, memory, "peak of the measuring process"),
+            "tokens_per_s": _rate(tokens / seconds, half),
+            "memory_bytes": None if memory is None else Value(memory, memory, memory, _MEMORY),
             "energy_j": None if energy is None
             else Value(energy, message["energy_low_j"], message["energy_high_j"], message["energy_method"]),
         },
@@ -128,6 +128,13 @@ def _result(plan: Plan, target: Target, message: dict[str, Any], kernels: dict[s
 
 
 _NO_ENERGY = "no energy counter for this device"
+
+
+_MEMORY = "peak of the measuring process above what it held before the model"
+
+
+def _rate(rate: float, half: float) -> Value:
+    return Value(rate, rate / (1 + half), rate / max(1 - half, 0.01), "tokens / latency")
 
 
 def _row(op: Any, seconds: float, kernel: str, half: float, target: Target, miss: float) -> OpRow:

@@ -3,6 +3,7 @@
 from functools import cache
 
 from ridgepoint.measurement.machine import fingerprint, machine_id
+from ridgepoint.measurement.session import STEADY
 from ridgepoint.result import METRICS
 from ridgepoint.store import Provenance
 
@@ -15,5 +16,5 @@ def provenance() -> Provenance:
     found = fingerprint()
     versions = {str(k): str(v) for k, v in dict(found.pop("versions", {})).items()}
     versions["python"] = str(found.get("python", ""))
-    machine = {**found, "machine_id": machine_id(found)}
+    machine = {**found, "machine_id": machine_id(found), "environment": STEADY}
     return Provenance(machine, versions, {name: metric.definition for name, metric in METRICS.items()})

@@ -5,6 +5,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+from msgspec.structs import replace
+
 from ridgepoint.choice import Side
 from ridgepoint.errors import DoesNotFit, MachineBusy, NotSupported
 from ridgepoint.measurement.paired import EFFECT
@@ -87,7 +90,8 @@ def check_fits(question: Question, available_bytes: float) -> None:
             else "no batch of the grid fits; a smaller model or a shorter --isl may"
         )
         raise DoesNotFit(
-            f"{question.model} at batch {batch} needs {show_bytes(worst)} for both sides; {show_bytes(available_bytes)} are free; {instead}"
+            f"{question.model} at batch {batch} needs {show_bytes(worst)} for both sides; "
+            f"{show_bytes(available_bytes)} are free; {instead}"
         )
 
 
@@ -152,11 +156,11 @@ def _one_point(
         message = [m for m in session.ask(request) if m["kind"] == "done"][-1]
         point = _with_measurement(point, message)
     except (ChildDied, MachineBusy, DoesNotFit, NotSupported) as error:
-        point = _replace(point, verdict="not measured", flags=(f"{type(error).__name__}: {error}",))
+        point = replace(point, verdict="not measured", flags=(f"{type(error).__name__}: {error}",))
     kind = "point" if point.measured_speedup else "failure"
     stored = new_record(kind, {"point": plain(point)}, provenance, study=record.id, flags=point.flags)
     store.append(stored)
-    return _replace(point, record=stored.id)
+    return replace(point, record=stored.id)
 
 
 def _request(question: Question, side: Side, batch: int, on_paper: Cell, effort: Effort) -> PairRequest:
@@ -171,7 +175,7 @@ def _request(question: Question, side: Side, batch: int, on_paper: Cell, effort:
         step=step_request(step_for(question, batch)),
         seconds=effort.seconds,
         slow_b=effort.slow_b,
-        energy_s=effort.energy_s if question.device == "cuda" else 0.0,
+        energy_s=effort.energy_s,
     )
 
 
@@ -187,10 +191,12 @@ def _predicted_point(question: Question, text: str, batch: int, on_paper: Cell) 
 def _with_measurement(point: Point, message: dict[str, Any]) -> Point:
     paired = message["paired"]
     per_token = message["tokens_b"] / message["tokens_a"]
-    return _replace(
+    return replace(
         point, measured_speedup=paired["speedup"] * per_token, measured_low=paired["low"] * per_token,
-        measured_high=paired["high"] * per_token, verdict=paired["verdict"] if per_token == 1 else _plain_verdict(paired, per_token),
-        measured_a_s=paired["a_s"], measured_b_s=paired["b_s"], clock=message["clock"], rounds=paired["n"], spread=paired["spread"],
+        measured_high=paired["high"] * per_token,
+        verdict=paired["verdict"] if per_token == 1 else _plain_verdict(paired, per_token),
+        measured_a_s=paired["a_s"], measured_b_s=paired["b_s"],
+        clock=message["clock"], rounds=paired["n"], spread=paired["spread"],
         load=message["load"], peak_memory_bytes=message["peak_memory_bytes"],
         energy_a_j=message.get("energy_a_j"), energy_b_j=message.get("energy_b_j"),
         energy_intervals_j={
@@ -267,12 +273,4 @@ def _energy(points: list[Point]) -> dict[str, Any]:
 
 
 def _point_from(record: Record) -> Point:
-    import msgspec
-
-    return _replace(msgspec.convert(record.body["point"], Point), record=record.id)
-
-
-def _replace(point: Point, **changes: Any) -> Point:
-    import msgspec
-
-    return msgspec.structs.replace(point, **changes)
+    return replace(msgspec.convert(record.body["point"], Point), record=record.id)

@@ -27,7 +27,9 @@ def attention_samples(kernel: str, act: str, seconds: float, cache_bytes: float)
     with torch.inference_mode():
         for phase, grid in (("decode", ATTENTION_DECODE), ("prefill", ATTENTION_PREFILL)):
             for shape in grid:
-                timing = attention_pool(module, phase, shape, dtype).passes(lambda key, step: step, seconds, 2, stream)[shape]
+                timing = attention_pool(module, phase, shape, dtype).passes(lambda key, step: step, seconds, 2, stream)[
+                    shape
+                ]
                 b, heads, kv_heads, d, length = shape
                 yield {
                     "probe": "attention", "kernel": kernel, "act": act, "phase": phase,

@@ -28,7 +28,8 @@ def bandwidth_samples(cache_sizes: dict[str, float], threads: int, seconds: floa
             copy = _copy_seconds(torch, size, clock, seconds)
             yield {
                 "probe": "bandwidth", "level": name, "threads": threads, "working_set_bytes": size,
-                "read_bytes_per_s": size / read, "copy_bytes_per_s": size / copy, "clock": clock.__name__,
+                "read_bytes_per_s": size / read, "copy_bytes_per_s": None if copy is None else size / copy,
+                "clock": clock.__name__,
             }  # fmt: skip
     finally:
         torch.set_num_threads(before)
@@ -50,16 +51,23 @@ def _read_seconds(torch: Any, size: int, clock: Callable[[], int], seconds: floa
     return _best(step, clock, seconds) / view.shape[0]
 
 
-def _copy_seconds(torch: Any, size: int, clock: Callable[[], int], seconds: float) -> float:
+def _copy_seconds(torch: Any, size: int, clock: Callable[[], int], seconds: float) -> float | None:
+    """Seconds to copy half of `size` into the other half; None where the copy drowns in what a call costs."""
     half = size // _FLOATS // 2
     source, target = torch.ones(half), torch.empty(half)
-    small_source, small_target = source[: half // 4], target[: half // 4]
-    whole = _best(lambda: target.copy_(source), clock, seconds)
-    if size > 1e6:
-        return whole
+    if size > _LARGE_BYTES:
+        return _best(lambda: target.copy_(source), clock, seconds)
     # A call costs more than the copy in L1: take the slope between two sizes of the same level.
-    quarter = _best(lambda: small_target.copy_(small_source), clock, seconds)
-    return max(whole - quarter, 1e-12) / 0.75
+    small_source, small_target = source[: half // 4], target[: half // 4]
+    whole = _best(lambda: target.copy_(source), clock, seconds, calls=_MANY)
+    quarter = _best(lambda: small_target.copy_(small_source), clock, seconds, calls=_MANY)
+    slope = (whole - quarter) / 0.75
+    return slope if slope > _VISIBLE * whole else None
+
+
+_LARGE_BYTES = 1e6
+_MANY = 300
+_VISIBLE = 0.1
 
 
 def _best(step: Callable[[], object], clock: Callable[[], int], seconds: float, calls: int = 4) -> float:
@@ -89,10 +97,10 @@ def peak_samples(dtypes: tuple[str, ...], threads: int, seconds: float) -> Itera
         for name in dtypes:
             once = _best(_product(torch, name, size, size), clock, seconds, calls=1)
             twice = _best(_product(torch, name, 2 * size, size), clock, seconds, calls=1)
-            narrow = _best(_product(torch, name, 2, size), clock, seconds, calls=4)
+            narrow = _best(_product(torch, name, 2, 2 * size), clock, seconds, calls=4)
             yield {
                 "probe": "peak", "dtype": name, "threads": threads, "seconds": once, "seconds_twice": twice,
-                "flops_per_s": max(2 * size**3 / once, 4 * size**3 / twice, 4 * size**2 / narrow),
+                "flops_per_s": max(2 * size**3 / once, 4 * size**3 / twice, 16 * size**2 / narrow),
             }  # fmt: skip
     finally:
         torch.set_num_threads(before)

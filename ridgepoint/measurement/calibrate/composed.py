@@ -16,7 +16,7 @@ __all__ = ["ComposedBench", "composed_decoder"]
 
 def composed_decoder(net: ComposedNet) -> Decoder:
     """The workload noun of a composed net, so that the same paper predicts it."""
-    head_dim = net.hidden // net.heads
+    head_dim = net.head_dim or net.hidden // net.heads
     block = Block(AttentionSpec(net.heads, net.kv_heads, head_dim), MlpSpec(net.intermediate), net.layers)
     return Decoder(f"composed-{net.hidden}", net.hidden, net.vocab, (block,), False, 4096, "bf16")
 

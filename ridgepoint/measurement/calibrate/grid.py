@@ -84,9 +84,11 @@ class ComposedNet:
     vocab: int
     batches: tuple[int, ...]
     context: int
+    head_dim: int = 0
+    """0: hidden / heads."""
 
 
 COMPOSED: tuple[ComposedNet, ...] = (
-    ComposedNet(384, 1152, 8, 6, 3, 2816, (1, 3, 12, 40), 72),
-    ComposedNet(896, 2432, 3, 14, 2, 5120, (1, 6, 24), 136),
+    ComposedNet(384, 1408, 8, 2, 1, 2816, (1, 4, 24), 72, 128),
+    ComposedNet(896, 2432, 3, 6, 2, 5120, (2, 12), 136, 128),
 )

@@ -27,7 +27,7 @@ class Settings:
 
     cache_sizes: dict[str, float]
     cores: int
-    linear_s: float = 0.016
+    linear_s: float = 0.014
     slow_s: float = 0.01
     attention_s: float = 0.01
     pointwise_s: float = 0.002
@@ -80,7 +80,7 @@ def _round(
         yield f"linear {probe.format} {probe.rung} {probe.act}", _linear(probe, linear, s.cache_bytes, seconds)
     for act in ("fp32", "bf16", "fp16"):
         yield f"pointwise {act}", pointwise_samples(act, s.pointwise_s, s.cache_bytes)
-        for kernel in ("flash", "math") if first else ("flash",):
+        for kernel in _kernels(act, first):
             yield f"attention {kernel} {act}", attention_samples(kernel, act, s.attention_s, s.cache_bytes)
     yield "cold code", cold_code_samples(s.cache_bytes, s.cold_visits)
     for spec in COMPOSED_SIDES:
@@ -88,6 +88,13 @@ def _round(
     yield "peak", peak_samples(("fp32", "bf16", "fp16", "int8"), 1, s.bandwidth_s)
     for threads in sorted({1, s.cores}):
         yield f"bandwidth, {threads} threads", bandwidth_samples(s.cache_sizes, threads, s.bandwidth_s)
+
+
+def _kernels(act: str, first: bool) -> tuple[str, ...]:
+    """Flash in both rounds; math, and fp16 (slow here, and steady), in the first only."""
+    if act == "fp16":
+        return ("flash",) if first else ()
+    return ("flash", "math") if first else ("flash",)
 
 
 def _linear(
@@ -108,10 +115,12 @@ def _linear(
                 "absent": str(reason),
             }
     bench = built[probe]
-    if bench is not None and not (again and probe.rung == "naive"):
+    if bench is not None and not (again and probe in _ONCE):
         yield from bench.samples(seconds, _SECOND_ROUND_M if again else max(probe.m))
 
 
+_ONCE = tuple(p for p in PROBES if p.rung == "naive" or (p.format, p.act) in (("int4:g128", "bf16"), ("int8:dyn:token", "fp32")))
+"""Slow ones, and variants of a kernel that is visited twice anyhow."""
 _SECOND_ROUND_M = 64
 """Beyond it kernels are bound by arithmetic, which neighbours hardly disturb: one round is enough."""
 

@@ -1,11 +1,12 @@
 """How much all threads gain over one, by kernel and rows; wall time, so a busy machine is told."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
+from statistics import median
 from typing import Any
 
 from ridgepoint.errors import NotSupported
+from ridgepoint.measurement.busy import load_between, snapshot
 from ridgepoint.measurement.calibrate.grid import LinearProbe
 from ridgepoint.measurement.calibrate.linear import DTYPES, probe_bases, probe_kernel
 from ridgepoint.measurement.calibrate.pool import fill
@@ -59,11 +60,15 @@ def _others(torch: Any) -> Iterator[tuple[str, int, Callable[[], object]]]:
         yield "pointwise", rows, lambda x=x: silu(x, x)
 
 
-def _speedup(torch: Any, steps: list[Callable[[], object]], threads: int, seconds: float) -> float:
-    """Interleaved passes of one and of all threads; the median of the pairs' ratios."""
+def _speedup(torch: Any, steps: list[Callable[[], object]], threads: int, seconds: float) -> tuple[float, str]:
+    """Interleaved passes of one and of all threads: the median of the pairs' ratios, and why it can't be trusted.
+
+    Threads that wait for one another lose by hundreds when other work holds a core, so a busy machine gives no figure.
+    """
     ratios: list[float] = []
+    before = snapshot()
     until = time.perf_counter() + seconds
-    while len(ratios) < 2 or time.perf_counter() < until:
+    while len(ratios) < _LEAST_PAIRS or time.perf_counter() < until:
         pair = []
         for count in (1, threads):
             torch.set_num_threads(count)
@@ -73,10 +78,16 @@ def _speedup(torch: Any, steps: list[Callable[[], object]], threads: int, second
                 step()
             pair.append(time.perf_counter() - start)
         ratios.append(pair[0] / pair[1])
-    ratios.sort()
-    return ratios[len(ratios) // 2]
+    load = load_between(before, snapshot())
+    busy = load.other_cores is not None and load.other_cores > _OTHER_CORES
+    return median(ratios), f"machine busy: {load.describe()}" if busy else ""
 
 
-def _sample(subject: str, m: int, threads: int, speedup: float) -> dict[str, Any]:
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {"probe": "scaling", "subject": subject, "m": m, "threads": threads, "speedup": speedup, "load": load}
+def _sample(subject: str, m: int, threads: int, found: tuple[float, str]) -> dict[str, Any]:
+    speedup, reason = found
+    sample = {"probe": "scaling", "subject": subject, "m": m, "threads": threads, "speedup": speedup}
+    return {**sample, "absent": reason} if reason else sample
+
+
+_LEAST_PAIRS = 3
+_OTHER_CORES = 0.25
