@@ -119,7 +119,9 @@ def _linear(
         yield from bench.samples(seconds, _SECOND_ROUND_M if again else max(probe.m))
 
 
-_ONCE = tuple(p for p in PROBES if p.rung == "naive" or (p.format, p.act) in (("int4:g128", "bf16"), ("int8:dyn:token", "fp32")))
+_ONCE = tuple(
+    p for p in PROBES if p.rung == "naive" or (p.format, p.act) in (("int4:g128", "bf16"), ("int8:dyn:token", "fp32"))
+)
 """Slow ones, and variants of a kernel that is visited twice anyhow."""
 _SECOND_ROUND_M = 64
 """Beyond it kernels are bound by arithmetic, which neighbours hardly disturb: one round is enough."""
