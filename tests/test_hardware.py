@@ -152,7 +152,7 @@ def test_linear_law_takes_arrays_as_it_takes_scalars(law):
 def test_code_that_left_the_cache_adds_its_time():
     for law, sizes in ((TARGET.linear[0], (3, 96, 64, 0.5)), (TARGET.pointwise[0], (3, 96))):
         slow = msgspec.structs.replace(law, cold_code_s=4e-5)
-        assert slow.seconds(*sizes, 0.25) - slow.seconds(*sizes, 0.0) == pytest.approx(1e-5)
+        assert slow.seconds(*sizes, 0.25) - slow.seconds(*sizes, 0.0) == pytest.approx(1e-5 * law.composed)
         assert slow.seconds(*sizes) == law.seconds(*sizes, 1.0)
 
 
@@ -163,7 +163,8 @@ def test_wide_outputs_cost_more_only_beyond_their_width():
 @given(st.integers(1, 64), st.integers(1, 4096), st.sampled_from([64, 128]))
 def test_attention_terms_are_counts_of_what_happens(tasks, context, head_dim):
     decode = [float(t) for t in decode_terms(tasks, context, head_dim, 2 * tasks * context * head_dim)]
-    assert decode == [1, tasks, tasks * context, tasks * context * head_dim, 2 * tasks * context * head_dim]
+    products = tasks * context * head_dim
+    assert decode == [1, tasks, tasks * context, products, 2 * products, 2 * products * head_dim]
     pairs = tasks * context * (context + 1) / 2
     prefill = [float(t) for t in prefill_terms(tasks, context, pairs, head_dim)]
     assert prefill == [1, tasks * context, tasks * context * head_dim, pairs, pairs * head_dim]
@@ -215,9 +216,10 @@ def targets(draw):
         levels=draw(some(Level, name=names, bytes=st.none() | rates, read_bytes_per_s=st.none() | rates)),
         linear=draw(some(LinearLaw, kernel=names, rung=names, format=names, act=names, threads=st.just(1),
                          m=st.just(grid), cold=many, hot=many, composed=factors)),
-        attention=draw(some(AttentionLaw, kernel=names, dtype=names, threads=st.just(1), decode=rows, prefill=rows)),
+        attention=draw(some(AttentionLaw, kernel=names, dtype=names, threads=st.just(1), decode=st.tuples(*[seconds_] * 6),
+                            prefill=rows, composed=factors)),
         pointwise=draw(some(PointwiseLaw, kind=names, dtype=names, threads=st.just(1),
-                            terms=st.tuples(seconds_, seconds_, seconds_))),
+                            terms=st.tuples(seconds_, seconds_, seconds_), composed=factors, cold_element_s=seconds_)),
         scaling=draw(some(ScalingLaw, subject=names, threads=st.integers(2, 64), m=st.just(grid), speedup=ups)),
         residency=draw(st.none() | st.builds(ResidencyLaw, working_set_bytes=st.just(grid), miss=misses,
                                              source=source)),
@@ -266,8 +268,10 @@ HOSTILE = [
     (("linear", 0, "cold", 1, 2), NAN, "finite"), (("linear", 0, "cold_code_s"), NAN, "cold_code_s"),
     (("pointwise", 0, "cold_code_s"), -1e-6, "cold_code_s"), (("attention", 0, "cold_code_s"), INF, "cold_code_s"),
     (("linear", 0, "sigma"), NAN, "sigma"),
-    (("linear", 0, "composed"), 0.0, "composed"), (("linear", 0, "sigma_composed"), -1.0, "sigma"),
-    (("attention", 0, "decode"), [1e-6, 1e-9], "5 terms"), (("attention", 0, "prefill", 1), -1.0, "flash"),
+    (("linear", 0, "composed"), 0.0, "composed"), (("attention", 0, "composed"), 0.0, "composed"),
+    (("pointwise", 0, "composed"), -1.0, "composed"), (("pointwise", 0, "cold_element_s"), NAN, "cold_element_s"),
+    (("linear", 0, "sigma_composed"), -1.0, "sigma"),
+    (("attention", 0, "decode"), [1e-6, 1e-9], "6 terms"), (("attention", 0, "prefill", 1), -1.0, "flash"),
     (("attention", 0, "sigma"), INF, "sigma"), (("attention", 0, "source"), "elsewhere", "source"),
     (("pointwise", 0, "terms"), [1.0], "terms"), (("pointwise", 0, "terms", 0), NAN, "pointwise"),
     (("pointwise", 0, "source"), "elsewhere", "source"), (("scaling", 0, "speedup"), [1.0], "scaling"),

@@ -1,5 +1,6 @@
 """Thousands of malformed configs, targets and bets: each is refused in one line, or gives a plan with finite costs."""
 
+import copy
 import json
 import math
 import tomllib
@@ -187,7 +188,7 @@ def test_any_change_of_a_target(data):
             if data.draw(st.integers(0, 5)) == 0:
                 del inner[path[-1]]
             else:
-                inner[path[-1]] = data.draw(toml_values)
+                inner[path[-1]] = copy.deepcopy(data.draw(toml_values))  # one drawn twice must not hold itself
         except (KeyError, IndexError, TypeError):
             continue  # the first change took the place of the second away
     refused_or_usable(lambda: decode_target("fuzzed", msgspec.toml.encode(root)), use_target)

@@ -281,7 +281,7 @@ def test_attention_takes_the_law_of_its_phase():
         return float(time.seconds) / time.op.count
 
     tasks, keys, d = 3 * 4, 101, 64
-    by_hand = (1, tasks, tasks * keys, tasks * keys * d, 2 * tasks * keys * d)
+    by_hand = (1, tasks, tasks * keys, tasks * keys * d, 2 * tasks * keys * d, 2 * tasks * keys * d * d)
     assert seconds(decode(3, 100)) == pytest.approx(np.dot(law.decode, by_hand), rel=1e-12)
     pairs = tasks * 20 * (5 + 10.5)
     by_hand = (1, tasks * 20, tasks * 20 * d, pairs, pairs * d)

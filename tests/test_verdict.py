@@ -161,6 +161,16 @@ def test_missed_and_invented_flips_are_failures():
     assert rows([an_answer(ends, {"int8": (None, None)})])["all"].flips_n == 0
 
 
+def test_flips_between_ends_of_5_to_10_percent_are_counted_apart():
+    ends = [a_point("int8", 1, 1.02, 1.4), a_point("int8", 64, 0.97, 0.93)]
+    answer = an_answer(ends, {"int8": (None, 30.0)})
+    flat = tuple(replace(c, speedup=(1.0,) * len(c.batch)) for c in answer.bet.curves)
+    row = rows([replace(answer, bet=replace(answer.bet, curves=flat))])["all"]
+    assert (row.flips_n, row.small_flips_n, row.small_flips_right) == (0, 1, 0)
+    steep = tuple(replace(c, speedup=(1.4, *[0.8] * (len(c.batch) - 1))) for c in answer.bet.curves)
+    assert rows([replace(answer, bet=replace(answer.bet, curves=steep))])["all"].flips_n == 1, "predicted clearly"
+
+
 def test_flips_are_counted_in_the_rows_that_they_belong_to():
     ends = [a_point("int8", 1, 2.0, 2.0), a_point("int8", 64, 0.5, 0.5)]
     answers = [an_answer(ends, {"int8": (20.0, 20.0)}), an_answer(ends, {"int8": (20.0, 80.0)}, phase="prefill")]

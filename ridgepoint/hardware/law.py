@@ -34,10 +34,12 @@ def linear_terms(n: Array, k: Array) -> tuple[Array, ...]:
 
 
 def decode_terms(tasks: Array, context: Array, head_dim: Array, kv_elements: Array) -> tuple[Array, ...]:
-    """1 (call), tasks (batch x heads), task-keys, task-keys x head_dim (products), K and V elements read."""
+    """1 (call), tasks (batch x heads), task-keys, task-keys x head_dim (products), K and V elements read, those x head_dim
+    (some kernels block a wide head worse)."""
     tasks, context, d = np.asarray(tasks, float), np.asarray(context, float), np.asarray(head_dim, float)
     ones = np.ones(np.broadcast(tasks, context, d).shape)
-    return (ones, tasks * ones, tasks * context * ones, tasks * context * d, np.asarray(kv_elements, float) * ones)
+    kv = np.asarray(kv_elements, float) * ones
+    return (ones, tasks * ones, tasks * context * ones, tasks * context * d, kv, kv * d)
 
 
 def prefill_terms(tasks: Array, new: Array, pairs: Array, head_dim: Array) -> tuple[Array, ...]:
@@ -74,7 +76,7 @@ class LinearLaw(msgspec.Struct, frozen=True, kw_only=True):
         """Time of one call; `miss` and `code_miss` in [0, 1]: shares of weights and of code that left the cache."""
         terms = linear_terms(n, k)
         cold, hot = self._at(m, self.cold, terms), self._at(m, self.hot, terms)
-        return self.composed * (hot + miss * np.maximum(cold - hot, 0.0)) + code_miss * self.cold_code_s
+        return self.composed * (hot + miss * np.maximum(cold - hot, 0.0) + code_miss * self.cold_code_s)
 
     def _at(self, m: Array, rows: Rows, terms: tuple[Array, ...]) -> Array:
         table = np.asarray(rows)
@@ -100,6 +102,8 @@ class AttentionLaw(msgspec.Struct, frozen=True, kw_only=True):
     sigma: float
     source: str
     cold_code_s: float = 0.0
+    composed: float = 1.0
+    sigma_composed: float = 0.0
 
 
 class PointwiseLaw(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,12 +116,18 @@ class PointwiseLaw(msgspec.Struct, frozen=True, kw_only=True):
     sigma: float
     source: str
     cold_code_s: float = 0.0
+    cold_element_s: float = 0.0
+    """Added per element to such a call: its temporaries have left the cache too."""
+    composed: float = 1.0
+    sigma_composed: float = 0.0
 
     def seconds(self, rows: Array, cols: Array, code_miss: Array = 0.0) -> Array:
         """Time of one call on [rows, cols]; `code_miss` as in LinearLaw."""
         call, row, element = self.terms
-        warm = call + row * np.asarray(rows, float) + element * np.asarray(rows, float) * cols
-        return warm + code_miss * self.cold_code_s
+        rows = np.asarray(rows, float)
+        elements = rows * cols
+        warm = call + row * rows + element * elements
+        return self.composed * (warm + code_miss * (self.cold_code_s + self.cold_element_s * elements))
 
 
 class ResidencyLaw(msgspec.Struct, frozen=True, kw_only=True):

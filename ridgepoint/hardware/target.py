@@ -11,7 +11,8 @@ from ridgepoint.hardware.law import AttentionLaw, LaunchLaw, LinearLaw, Pointwis
 __all__ = ["SCHEMA", "Correction", "Level", "Peak", "Target", "decode_target", "encode_target"]
 
 SCHEMA = 1
-LINEAR_TERMS = ATTENTION_TERMS = 5
+LINEAR_TERMS = PREFILL_TERMS = 5
+DECODE_TERMS = 6
 
 
 class Sourced(Protocol):
@@ -141,9 +142,9 @@ def _check(name: str, target: Target) -> None:
     for law in target.linear:
         _check_linear(f"target {name}: linear law of {law.kernel}", law)
     for attention in target.attention:
-        if any(len(terms) != ATTENTION_TERMS for terms in (attention.decode, attention.prefill)):
+        if (len(attention.decode), len(attention.prefill)) != (DECODE_TERMS, PREFILL_TERMS):
             where = f"target {name}: attention law of {attention.kernel}"
-            raise BadInput(f"{where}: needs {ATTENTION_TERMS} terms for decode and for prefill")
+            raise BadInput(f"{where}: needs {DECODE_TERMS} terms for decode and {PREFILL_TERMS} for prefill")
     for scaling in target.scaling:
         _check_curve(f"target {name}: scaling of {scaling.subject}", scaling.m, scaling.speedup)
     if target.residency is not None:
@@ -166,6 +167,10 @@ def _rates(target: Target) -> Iterator[tuple[str, float | None]]:
         yield f"{level.name} copy bandwidth", level.copy_bytes_per_s
     for law in target.linear:
         yield f"linear law of {law.kernel}: composed", law.composed
+    for attention in target.attention:
+        yield f"attention law of {attention.kernel}: composed", attention.composed
+    for pointwise in target.pointwise:
+        yield f"pointwise law of {pointwise.kind}: composed", pointwise.composed
     for curve in target.scaling:
         yield from ((f"scaling of {curve.subject}: speedup", x) for x in curve.speedup)
 

@@ -9,8 +9,8 @@ from ridgepoint.measurement.busy import check_wall, load_between, snapshot
 from ridgepoint.measurement.clock import Clock, CudaEvents, ThreadCpu, Wall
 from ridgepoint.measurement.energy import probe
 from ridgepoint.measurement.joules import energy_per_step
+from ridgepoint.measurement.leaves import leaf_totals
 from ridgepoint.measurement.memory import peak_bytes, reset_peak, resident_bytes
-from ridgepoint.measurement.optime import timed_leaves
 from ridgepoint.measurement.paired import Budget, interleave, single
 from ridgepoint.measurement.request import CalibrationRequest, PairRequest, SideRequest, SingleRequest
 from ridgepoint.measurement.runnable import Runnable, Weights, build_weights, runnable
@@ -190,15 +190,6 @@ def _slowed(run: Runnable, clock: Clock, factor: float) -> Any:
 
 
 def _leaf_times(run: Runnable, clock: Clock) -> dict[str, float]:
-    """Median seconds per step of each operator: leaves of the same last name are added up over layers."""
-    per_step: list[dict[str, float]] = []
-    for _ in range(_LEAF_STEPS):
-        with timed_leaves(run.model, clock) as times:
-            run.plain()
-        totals: dict[str, float] = {}
-        for name, values in times.items():
-            parts = name.rsplit(".", 1)
-            leaf = parts[-1] if not parts[-1].isdigit() else "linear"
-            totals[leaf] = totals.get(leaf, 0.0) + sum(values)
-        per_step.append(totals)
-    return {name: median(step.get(name, 0.0) for step in per_step) for name in per_step[-1]}
+    """Median seconds per step of each operator."""
+    steps = [leaf_totals(run, clock) for _ in range(_LEAF_STEPS)]
+    return {name: median(step.get(name, 0.0) for step in steps) for name in steps[-1]}

@@ -17,15 +17,15 @@ _Marks = list[tuple[Any, Any]]
 
 
 @contextmanager
-def timed_leaves(model: "nn.Module", clock: Clock) -> "Iterator[dict[str, list[float]]]":
+def timed_leaves(model: "nn.Module", clock: Clock, own_s: float | None = None) -> "Iterator[dict[str, list[float]]]":
     """Time every leaf of `model` while the block runs; the dict it gives (dotted name -> seconds) is full at its end.
 
-    One entry per call, in order, less the wrapper's own cost (`overhead_s`), never below 0. A leaf is a module without
-    children; one that is shared under several names is listed under the first. What a parent computes outside its
+    One entry per call, in order, less the wrapper's own cost (`own_s`, else measured now), never below 0. A leaf is a
+    module without children; one that is shared under several names is listed under the first. What a parent computes outside its
     leaves is in no row, nor is the cost of `Module.__call__` itself: the step's time less the sum of the rows.
     A cold clock is not made cold again before each leaf. Everything is put back at the end, also after an exception.
     """
-    own_s = overhead_s(clock)
+    own_s = overhead_s(clock) if own_s is None else own_s
     leaves = {name: module for name, module in model.named_modules() if next(module.children(), None) is None}
     marks: dict[str, _Marks] = {name: [] for name in leaves}
     before: dict[str, Any] = {}

@@ -8,7 +8,7 @@ from ridgepoint.hardware import Target
 from ridgepoint.prediction.launch import host_seconds
 from ridgepoint.prediction.memory import predict_memory
 from ridgepoint.prediction.optime import OpTime, op_time
-from ridgepoint.prediction.residency import code_key, code_miss_shares, miss_share
+from ridgepoint.prediction.residency import code_key, code_miss_shares, miss_share, working_set_bytes
 from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.quantity import Array
 from ridgepoint.result import OpRow, Result, Value
@@ -35,6 +35,8 @@ class StepTime:
     host_s: Array = 0.0
     """Launching the operators one by one; 0 where the host does not count (CPU, CUDA graph)."""
     host_sigma: float = 0.0
+    cache_sigma: Array = 0.0
+    """Relative change of the time when a standard deviation of the last-level cache goes to somebody else."""
 
     @property
     def device_s(self) -> Array:
@@ -56,6 +58,7 @@ class StepTime:
                 ):
                     before, _ = out.get(key, (0.0, 0.0))
                     out[key] = (before + share, sigma)
+        out["cache", "", ""] = (self.cache_sigma, 1.0)
         if self.host_sigma == 0.0:
             return out
         waits = np.asarray(self.host_s) > self.device_s  # then only the host's error counts
@@ -75,15 +78,36 @@ def step_time(plan: Plan, target: Target) -> StepTime:
     The sum of its operators; on a GPU without a CUDA graph max(sum of the operators, sum of their launches), because
     the host launches ahead while the device computes, and the slower of the two sets the pace.
     """
-    miss = miss_share(plan, target)
-    code = code_miss_shares(plan, target)
-    times = tuple(op_time(op, target, miss, code[code_key(op)], plan.threads) for op in plan.ops)
+    miss, times = _times(plan, target)
     residual = target.correction.sigma if target.correction else 0.1
     total: Array = sum((t.seconds for t in times), start=0.0)
+    cache_sigma = _cache_sigma(plan, target, total)
     if not target.launch or plan.graph:
-        return StepTime(total, times, miss, residual)
+        return StepTime(total, times, miss, residual, cache_sigma=cache_sigma)
     host_s, host_sigma = host_seconds(times, target)
     return StepTime(np.maximum(total, host_s), times, miss, residual, host_s, host_sigma)
+
+
+def _times(plan: Plan, target: Target, capacity: float = 1.0) -> tuple[Array, tuple[OpTime, ...]]:
+    """The share of bytes that miss the cache, and the operators' times with it."""
+    miss = miss_share(plan, target, capacity)
+    code = code_miss_shares(plan, target, capacity)
+    return miss, tuple(op_time(op, target, miss, code[code_key(op)], plan.threads) for op in plan.ops)
+
+
+_CAPACITY_SIGMA = 1.25
+"""Factor by which the free share of a shared last-level cache differs from one calibration to the next (seen: 1.2–1.4)."""
+
+
+def _cache_sigma(plan: Plan, target: Target, total: Array) -> Array:
+    """Half the relative difference between the step with less and with more of the cache."""
+    if target.residency is None or np.all(working_set_bytes(plan) > target.residency.working_set_bytes[-1]):
+        return 0.0
+    less, more = (
+        sum((t.seconds for t in _times(plan, target, capacity)[1]), start=0.0)
+        for capacity in (1 / _CAPACITY_SIGMA, _CAPACITY_SIGMA)
+    )
+    return (less - more) / (2 * total)
 
 
 def ratio_sigma(a: StepTime, b: StepTime) -> Array:

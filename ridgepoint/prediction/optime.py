@@ -110,9 +110,9 @@ def _attention(op: Attention, target: Target, code_miss: Array, threads: int) ->
         prefill = sum(c * t for c, t in zip(law.prefill, prefill_terms(tasks, g.new, pairs, op.head_dim), strict=True))
         seconds = seconds + np.where(np.asarray(g.new) <= 1, decode, prefill)
     factor = 1.0 if op.sweep == "forward" else 2.5
-    seconds = seconds + code_miss * law.cold_code_s
+    seconds = law.composed * (seconds + code_miss * law.cold_code_s)
     seconds = factor * seconds / _scaling(target, "attention", op.groups[0].count, threads)
-    return seconds, (Used(law.kernel, law.sigma),)
+    return seconds, (Used(law.kernel, law.sigma, 1.0, law.sigma_composed),)
 
 
 def _kv(op: Attention, group) -> Array:  # type: ignore[no-untyped-def]
@@ -125,7 +125,7 @@ def _pointwise(op: Pointwise, target: Target, code_miss: Array, threads: int) ->
     if law is None:
         return op.bytes / target.memory_bytes_per_s(), (Used("bytes / bandwidth", _UNMEASURED_SIGMA),)
     seconds = law.seconds(op.rows, op.cols, code_miss) / _scaling(target, "pointwise", op.rows, threads)
-    return seconds, (Used(op.kind, law.sigma),)
+    return seconds, (Used(op.kind, law.sigma, 1.0, law.sigma_composed),)
 
 
 _UNMEASURED_SIGMA = 0.3

@@ -18,7 +18,7 @@ def working_set_bytes(plan: Plan) -> Array:
     )
 
 
-def code_miss_shares(plan: Plan, target: Target) -> dict[CodeKey, Array]:
+def code_miss_shares(plan: Plan, target: Target, capacity: float = 1.0) -> dict[CodeKey, Array]:
     """Share of an operator's code that left the cache since its last call, by kind, dtype and format.
 
     A framework's code for one operator is some hundred cache lines; between two calls the weights of all layers in
@@ -31,7 +31,7 @@ def code_miss_shares(plan: Plan, target: Target) -> dict[CodeKey, Array]:
     if target.residency is None:
         return dict.fromkeys(calls, 0.0)
     total = working_set_bytes(plan)
-    return {key: target.residency.miss_share(total / count) for key, count in calls.items()}
+    return {key: target.residency.miss_share(total / (capacity * count)) for key, count in calls.items()}
 
 
 def code_key(op: Op) -> CodeKey:
@@ -39,9 +39,13 @@ def code_key(op: Op) -> CodeKey:
     return op.kind, op.dtype, op.weight if isinstance(op, Linear) else ""
 
 
-def miss_share(plan: Plan, target: Target) -> Array:
+def miss_share(plan: Plan, target: Target, capacity: float = 1.0) -> Array:
     """Share of those bytes that come from memory, by the target's measured residency (1 where it has none,
-    and for a workload that rotates its weights)."""
+    and for a workload that rotates its weights).
+
+    `capacity`: the cache that is left for this step, as a multiple of what the calibration found; on a shared machine
+    it changes from minute to minute.
+    """
     if target.residency is None or getattr(plan.workload, "cold", False):
         return 1.0
-    return target.residency.miss_share(working_set_bytes(plan))
+    return target.residency.miss_share(working_set_bytes(plan) / capacity)

@@ -46,6 +46,8 @@ class Score(Protocol):
 def score_table(rows: Iterable[Score]) -> RenderableType:
     """Signs, errors, coverage and flips by group."""
     table = grid(("<group", "n", "sign", "ties", "MAPE", "median", "bias", "in 80 %", "flips", "roofline MAPE", "sign"))
+    rows = list(rows)
+    table.columns[0].no_wrap, table.columns[0].min_width = True, max((len(row.group) for row in rows), default=0)
     table.columns[9].header = Text("roofline\nMAPE")
     found = False
     for row in rows:
@@ -59,7 +61,7 @@ def score_table(rows: Iterable[Score]) -> RenderableType:
         return line("no settled bets yet; `ridge why MODEL A..B` makes one")
     note = (
         "sign: faster side named, ties apart; MAPE, median, bias: of the step time; "
-        "in 80 %: aim 70 to 90 %; flips: within a factor of 1.5"
+        "in 80 %: aim 70 to 90 %; flips: within a factor of 1.5, between ends that leave 1 by more than 10 %"
     )
     return Group(table, line(note, "dim"))
 

@@ -11,6 +11,7 @@ from ridgepoint.hardware import Correction, Level, Peak, Target
 from ridgepoint.hardware.target import SCHEMA
 from ridgepoint.prediction import step_time
 from ridgepoint.study.card_gpu import gpu_checks, gpu_target, is_gpu, usable
+from ridgepoint.study.context import with_context
 from ridgepoint.study.fit import (
     cold_code,
     fit_attention,
@@ -56,17 +57,26 @@ def build_target(
         sources={source: f"ridge calibrate, record {record}, {date}"},
     )
     target = gpu_target(target, samples, source) if gpu else target
-    target = _with_correction(_with_cold_code(target, cold_code(samples)), samples, source)
+    target = _with_cold_code(target, cold_code(samples))
+    target = _with_correction(target, samples, source) if gpu else with_context(target, samples, source)
     return msgspec.structs.replace(target, checks={**_checks(target, samples, repeats), **gpu_checks(samples)})
 
 
-def _with_cold_code(target: Target, extra: Mapping[tuple[str, str], float]) -> Target:
+def _with_cold_code(target: Target, extra: Mapping[tuple[str, str], tuple[float, float]]) -> Target:
     change = msgspec.structs.replace
+
+    def of(*key: str) -> tuple[float, float]:
+        return extra.get((key[0], key[1]), (0.0, 0.0))
+
     return change(
         target,
-        linear=tuple(change(x, cold_code_s=extra.get((x.format, x.act), 0.0)) for x in target.linear),
-        attention=tuple(change(x, cold_code_s=extra.get(("attention", x.dtype), 0.0)) for x in target.attention),
-        pointwise=tuple(change(x, cold_code_s=extra.get((x.kind, x.dtype), 0.0)) for x in target.pointwise),
+        linear=tuple(change(x, cold_code_s=of(x.format, x.act)[0]) for x in target.linear),
+        attention=tuple(change(x, cold_code_s=of("attention", x.dtype)[0]) for x in target.attention),
+        pointwise=tuple(
+            change(x, cold_code_s=call, cold_element_s=element)
+            for x in target.pointwise
+            for call, element in (of(x.kind, x.dtype),)
+        ),
     )
 
 

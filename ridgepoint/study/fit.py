@@ -18,22 +18,34 @@ Vector = npt.NDArray[np.float64]
 
 
 def merge_rounds(samples: Iterable[Sample]) -> tuple[list[Sample], list[float]]:
-    """One sample per point: the faster of its rounds (noise only adds time), and second over first of all points."""
+    """One sample per point, and second over first of all points.
+
+    The faster of its rounds, because noise only adds time; of a network each figure takes its own faster round. The mean
+    for residency: other users of the cache come and go, and the bet is not made for the luckiest moment.
+    """
     points: dict[str, list[Sample]] = defaultdict(list)
     for s in samples:
         points[str(sorted((k, str(v)) for k, v in s.items() if k not in _MEASURED))].append(s)
     merged, ratios = [], []
     for rounds in points.values():
-        if rounds[0]["probe"] not in _SEVERAL and "seconds" in rounds[0]:
-            merged.append(min(rounds, key=lambda s: s["seconds"]))
+        if rounds[0]["probe"] == "residency":
+            merged.append({**rounds[0], "seconds": float(np.mean([s["seconds"] for s in rounds]))})
+        elif rounds[0]["probe"] not in _SEVERAL and "seconds" in rounds[0]:
+            merged.append(_with_best_ops(min(rounds, key=lambda s: s["seconds"]), rounds))
             ratios += [s["seconds"] / rounds[0]["seconds"] for s in rounds[1:]]
         else:
             merged.append(_best_rates(rounds))
     return merged, ratios
 
 
+def _with_best_ops(best: Sample, rounds: Sequence[Sample]) -> Sample:
+    if "ops" not in best:
+        return best
+    return {**best, "ops": {name: min(s["ops"][name] for s in rounds) for name in best["ops"]}}
+
+
 _MEASURED = frozenset(
-    ("seconds", "spread", "n_samples", "round", "speedup", "load", "flops_per_s", "seconds_twice", "seconds_near",
+    ("seconds", "spread", "n_samples", "round", "speedup", "load", "flops_per_s", "seconds_twice", "seconds_near", "ops",
      "read_bytes_per_s",
      "copy_bytes_per_s", "resolution_s", "call_s")
 )  # fmt: skip
@@ -89,13 +101,21 @@ def _linear_features(samples: Sequence[Sample]) -> Vector:
     return np.stack(linear_terms(n, k), axis=1)
 
 
-def cold_code(samples: Iterable[Sample]) -> dict[tuple[str, str], float]:
-    """(subject, activations) -> seconds that a call costs more when its code has left the cache."""
-    return {
-        (s["subject"], s["act"]): max(0.0, s["seconds"] - s["seconds_near"])
-        for s in samples
-        if s["probe"] == "cold_code"
-    }
+def cold_code(samples: Iterable[Sample]) -> dict[tuple[str, str], tuple[float, float]]:
+    """(subject, activations) -> seconds per call and per element that it costs more when it has left the cache."""
+    groups: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for s in samples:
+        if s["probe"] == "cold_code":
+            elements = float(s.get("rows", 1)) * float(s.get("cols", 0))
+            groups[s["subject"], s["act"]].append((elements, max(0.0, s["seconds"] - s["seconds_near"])))
+    return {key: _line(sorted(points)) for key, points in groups.items()}
+
+
+def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Intercept and slope, neither negative, through the first and the last of points sorted by x."""
+    (x0, y0), (x1, y1) = points[0], points[-1]
+    slope = max(0.0, (y1 - y0) / (x1 - x0)) if x1 > x0 else 0.0
+    return max(0.0, y0 - slope * x0), slope
 
 
 def fit_attention(samples: Iterable[Sample], source: str) -> tuple[AttentionLaw, ...]:

@@ -1,7 +1,7 @@
 """The public score of our own errors: every settled bet, by group, beside the roofline's."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +42,11 @@ class ScoreRow:
     """Median of high / low - 1 of those intervals."""
     flips_n: int
     flips_right: int
-    """Within a factor of 1.5; missed and invented flips count as wrong."""
+    """Within a factor of 1.5; missed and invented flips count as wrong. Of flips between ends that leave 1 by more than
+    10 % on different sides, predicted or measured."""
+    small_flips_n: int
+    small_flips_right: int
+    """The same for all other flips, reported apart: an end leaves 1 by only 5 to 10 %."""
     roofline_mape: float
     roofline_sign: float
 
@@ -105,7 +109,9 @@ def _row(name: str, pairs: list[tuple[Answer, Point]], answers: list[Answer], by
         mape=float(np.mean(np.abs(steps[:, 0]))), median_ape=float(np.median(np.abs(steps[:, 0]))),
         bias=float(np.median(steps[:, 0])), speedup_mape=float(np.mean(np.abs(predicted / measured - 1))),
         coverage80=float(np.mean((low <= measured) & (measured <= high))), width=float(np.median(high / low - 1)),
-        flips_n=len(flips), flips_right=sum(ok for _, ok in flips), roofline_mape=float(np.mean(np.abs(steps[:, 1]))),
+        flips_n=sum(clear for _, _, clear in flips), flips_right=sum(ok and clear for _, ok, clear in flips),
+        small_flips_n=sum(not clear for _, _, clear in flips),
+        small_flips_right=sum(ok and not clear for _, ok, clear in flips), roofline_mape=float(np.mean(np.abs(steps[:, 1]))),
         roofline_sign=_share(np.sign(np.log(roofline[clear])) == np.sign(np.log(measured[clear]))),
     )  # fmt: skip
 
@@ -129,8 +135,8 @@ def _steps(points: list[Point]) -> "np.ndarray":
     return np.array(rows or [(math.nan, math.nan)])
 
 
-def _flips(answer: Answer) -> list[tuple[str, bool]]:
-    """(b, right) for each flip that was predicted or measured; missed and invented ones are wrong.
+def _flips(answer: Answer) -> list[tuple[str, bool, bool]]:
+    """(b, right, clear) for each flip that was predicted or measured; missed and invented ones are wrong.
 
     An answer that Ctrl-C cut short says nothing of flips.
     """
@@ -141,9 +147,12 @@ def _flips(answer: Answer) -> list[tuple[str, bool]]:
         points = sorted((p for p in answer.points if p.b == curve.b and p.measured_speedup), key=lambda p: p.batch)
         if len(points) < 2 or (foretold is None and seen is None):
             continue
-        if foretold is None or seen is None:
-            out.append((curve.b, False))
-            continue
-        factor = max(foretold.batch / seen, seen / foretold.batch)
-        out.append((curve.b, factor <= FLIP_FACTOR))
+        clear = _clear(curve.speedup) or _clear([p.measured_speedup or 1.0 for p in points])
+        right = bool(foretold and seen and max(foretold.batch / seen, seen / foretold.batch) <= FLIP_FACTOR)
+        out.append((curve.b, right, clear))
     return out
+
+
+def _clear(speedups: Sequence[float]) -> bool:
+    """Whether both sides win by more than EFFECT somewhere."""
+    return max(speedups) > 1 + EFFECT and min(speedups) < 1 / (1 + EFFECT)

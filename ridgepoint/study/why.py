@@ -20,7 +20,8 @@ from ridgepoint.study.betting import Cell, cell, kernels_of, place_bet
 from ridgepoint.study.choosing import first_points, next_point, side_of
 from ridgepoint.study.document import Answer, Bet, Curve, Point, answer_from, bet_from, plain
 from ridgepoint.study.question import Question, step_for
-from ridgepoint.study.verdict import measured_flip, reason, verdict_line
+from ridgepoint.study.reason import Rows, reason
+from ridgepoint.study.verdict import measured_flip, verdict_line
 from ridgepoint.workload import Decoder, LinearLayer
 
 __all__ = ["Effort", "Watcher", "check_fits", "settle", "stored_bet", "why"]
@@ -224,7 +225,7 @@ def settle(
     seen = {c.b: measured_flip([p for p in points if p.b == c.b]) for c in bet.curves}
     lines = []
     for curve, side in zip(bet.curves, question.b, strict=True):
-        lines.append(verdict_line(bet, curve.b, points, _because(question, bet, side, curve.b)))
+        lines.append(verdict_line(bet, curve.b, points, _because(question, side, points, curve.b)))
     many = len(bet.curves) > 1
     unmeasured = [f"{p.b} at batch {p.batch}: {p.flags[0]}" for p in points if p.measured_speedup is None and p.flags]
     return Answer(
@@ -244,12 +245,17 @@ def _caveats(bet: Bet, provenance: Provenance, complete: bool) -> list[str]:
     return out
 
 
-def _because(question: Question, bet: Bet, side: Side, text: str) -> str:
-    def rows(batch: int) -> tuple[Any, Any]:
-        step = step_for(question, batch)
-        return tuple(predict(s.plan(question.workload, step), question.target).ops for s in (question.a, side))  # type: ignore[return-value]
+def _because(question: Question, side: Side, points: list[Point], text: str) -> str:
+    """Why, at the smallest and the largest batch that were measured."""
+    measured = {p.batch: p.measured_speedup for p in points if p.b == text and p.measured_speedup}
 
-    return reason(bet, text, rows(bet.grid[0]), rows(bet.grid[-1]))
+    def rows(batch: int) -> Rows:
+        step = step_for(question, batch)
+        a, b = (predict(s.plan(question.workload, step), question.target).ops for s in (question.a, side))
+        return a, b
+
+    ends = sorted({min(measured), max(measured)}) if measured else []
+    return reason(measured, {batch: rows(batch) for batch in ends}, question.a_text, text)
 
 
 def _accuracy(bet: Bet) -> dict[str, Any]:

@@ -12,11 +12,12 @@ __all__ = ["ATTENTION_KERNELS", "attention_pool", "attention_samples"]
 ATTENTION_KERNELS = {"flash": "", "math": "math"}
 """Name in reports -> what pins it; torch's own dispatch on a CPU is its flash kernel."""
 _KV_BYTES = 40e6
-_SPARE = 64
+_MOST_COPIES = 8
+"""With a stream of 4 MB between them: beyond the last-level cache together."""
 
 
 def attention_samples(kernel: str, act: str, seconds: float, cache_bytes: float) -> Iterator[dict[str, Any]]:
-    """A sample per shape of both grids; keys and values are views of longer caches, as in a static KV cache."""
+    """A sample per shape of both grids; caches are full, as they are when a step is measured."""
     import torch
 
     from ridgepoint.kernels.attention import Attention
@@ -44,11 +45,11 @@ def attention_pool(module: Any, phase: str, shape: tuple[int, int, int, int, int
 
     b, heads, kv_heads, d, length = shape
     new = 1 if phase == "decode" else length
-    size = 2 * b * kv_heads * (length + _SPARE) * d * torch.empty(0, dtype=dtype).element_size()
-    copies = max(2, min(24, int(_KV_BYTES / size)))
+    size = 2 * b * kv_heads * length * d * torch.empty(0, dtype=dtype).element_size()
+    copies = max(2, min(_MOST_COPIES, int(_KV_BYTES / size)))
     pool = Pool()
     for _ in range(copies):
-        k, v = (torch.randn(b, kv_heads, length + _SPARE, d).to(dtype)[:, :, :length] for _ in range(2))
+        k, v = (torch.randn(b, kv_heads, length, d).to(dtype) for _ in range(2))
         q = torch.randn(b, new, heads, d).to(dtype).transpose(1, 2)
         pool.members.append((shape, lambda q=q, k=k, v=v: module(q, k, v)))
     return pool

@@ -10,7 +10,7 @@ from ridgepoint.errors import NotSupported
 from ridgepoint.measurement.calibrate.attention import ATTENTION_KERNELS, attention_pool
 from ridgepoint.measurement.calibrate.grid import ATTENTION_DECODE, PROBES
 from ridgepoint.measurement.calibrate.linear import DTYPES, probe_kernel
-from ridgepoint.measurement.calibrate.pointwise import KINDS
+from ridgepoint.measurement.calibrate.pointwise import KINDS, Made, refresh
 from ridgepoint.measurement.calibrate.pool import STREAM_BYTES, weight_stream
 
 __all__ = ["cold_code_samples"]
@@ -18,6 +18,9 @@ __all__ = ["cold_code_samples"]
 _SHAPE = (128, 128)
 """So small that its weights do not count; k splits into groups of 128."""
 _COLS = 640
+_ROWS = (1, 48)
+"""Of a pointwise operator its temporaries count too, so it is measured at two sizes."""
+Subject = tuple[str, str, int, Made]
 
 
 def cold_code_samples(cache_bytes: float, visits: int) -> Iterator[dict[str, Any]]:
@@ -27,32 +30,38 @@ def cold_code_samples(cache_bytes: float, visits: int) -> Iterator[dict[str, Any
     stream = weight_stream(cache_bytes)
     far = int(2 * cache_bytes / STREAM_BYTES)
     with torch.inference_mode():
-        for subject, act, step in _subjects(torch):
-            near_s, far_s = (_behind(step, stream, count, visits) for count in (1, far))
-            yield {"probe": "cold_code", "subject": subject, "act": act, "seconds_near": near_s, "seconds": far_s}
+        for subject, act, rows, made in _subjects(torch):
+            near_s, far_s = (_behind(made, stream, count, visits) for count in (1, far))
+            yield {
+                "probe": "cold_code", "subject": subject, "act": act, "rows": rows, "cols": _COLS,
+                "seconds_near": near_s, "seconds": far_s,
+            }  # fmt: skip
 
 
-def _behind(step: Callable[[], object], stream: Callable[[], object], count: int, visits: int) -> float:
+def _behind(made: Made, stream: Callable[[], object], count: int, visits: int) -> float:
+    step, inputs = made
     step()
     samples = []
     for _ in range(visits):
         for _ in range(count):
             stream()
+        refresh(inputs)
         before = time.thread_time_ns()
         step()
         samples.append(time.thread_time_ns() - before)
     return float(np.percentile(samples, 20)) * 1e-9
 
 
-def _subjects(torch: Any) -> Iterator[tuple[str, str, Callable[[], object]]]:
+def _subjects(torch: Any) -> Iterator[Subject]:
     from ridgepoint.kernels.attention import Attention
 
     for act, name in DTYPES.items():
         dtype = getattr(torch, name)
         for kind, build in KINDS.items():
-            yield kind, act, build(1, _COLS, dtype)
+            for rows in _ROWS:
+                yield kind, act, rows, build(rows, _COLS, dtype)
         pool = attention_pool(Attention(ATTENTION_KERNELS["flash"]), "decode", ATTENTION_DECODE[0], dtype)
-        yield "attention", act, pool.members[0][1]
+        yield "attention", act, 1, (pool.members[0][1], ())
     for probe in PROBES:
         if probe.rung == "naive":
             continue
@@ -63,4 +72,4 @@ def _subjects(torch: Any) -> Iterator[tuple[str, str, Callable[[], object]]]:
         n, k = _SHAPE
         module = kernel.pack(torch.randn(n, k) * 0.02, None, probe.act, probe.group)
         x = torch.randn(1, k).to(getattr(torch, DTYPES[probe.act]))
-        yield probe.format, probe.act, lambda module=module, x=x: module(x)
+        yield probe.format, probe.act, 1, (lambda module=module, x=x: module(x), (x,))

@@ -67,7 +67,7 @@ def _pointwise(watch: Watch, grid: CudaGrid, act: str, until: float) -> Iterator
             if time.monotonic() > until:
                 return
             with torch.device(watch.device):
-                steps = [build(rows, cols, dtype) for _ in range(_COPIES)]
+                steps = [build(rows, cols, dtype)[0] for _ in range(_COPIES)]
             span = watch.span(steps, 0.004)
             yield {"probe": "pointwise", "kind": kind, "act": act, "rows": rows, "cols": cols, **span.fields()}
             if (rows, cols) == grid.pointwise[0]:

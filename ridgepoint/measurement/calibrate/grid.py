@@ -34,7 +34,7 @@ class LinearProbe:
         return int(self.format.partition(":g")[2] or 0)
 
 
-_ROWS = (1, 2, 3, 4, 5, 8, 16, 32, 64, 128)
+_ROWS = (1, 2, 4, 5, 8, 16, 32, 64, 128)
 PROBES: tuple[LinearProbe, ...] = (
     LinearProbe("fp32", "dense", "fp32", (*_ROWS, 512)),
     LinearProbe("bf16", "dense", "bf16", (*_ROWS, 512)),
@@ -43,20 +43,20 @@ PROBES: tuple[LinearProbe, ...] = (
     LinearProbe("int4:g128", "packed", "bf16", _ROWS),
     LinearProbe("int8:dyn", "packed", "fp32", (*_ROWS, 512)),
     LinearProbe("int8:dyn:token", "packed", "bf16", (*_ROWS, 512)),
-    LinearProbe("int8:dyn:token", "packed", "fp32", (*_ROWS, 512)),
+    LinearProbe("int8:dyn:token", "packed", "fp32", _ROWS),
     LinearProbe("nf4", "packed", "bf16", _ROWS),
-    LinearProbe("fp16", "dense", "fp16", (1, 2, 4, 8, 16, 32, 64)),
-    LinearProbe("int8", "naive", "bf16", (1, 4, 16, 64, 256)),
+    LinearProbe("fp16", "dense", "fp16", (1, 2, 4, 8, 16, 32)),
+    LinearProbe("int8", "naive", "bf16", (1, 16, 128)),
     LinearProbe("int4:g32", "naive", "bf16", (1, 16, 128)),
 )
 
 ATTENTION_DECODE: tuple[tuple[int, int, int, int, int], ...] = (
-    (1, 10, 5, 64, 96), (1, 10, 5, 64, 736), (3, 10, 2, 64, 352), (12, 6, 6, 64, 176), (40, 10, 5, 64, 112),
-    (20, 5, 5, 128, 144), (6, 12, 3, 32, 272),
+    (1, 10, 5, 64, 96), (1, 10, 5, 64, 736), (3, 12, 2, 64, 352), (12, 7, 7, 64, 176), (40, 10, 5, 64, 112),
+    (20, 5, 5, 128, 144), (9, 12, 3, 128, 208), (36, 8, 2, 128, 80), (6, 12, 3, 32, 272),
 )  # fmt: skip
 """(batch, heads, kv_heads, head_dim, keys) with one new token each."""
 ATTENTION_PREFILL: tuple[tuple[int, int, int, int, int], ...] = (
-    (1, 10, 5, 64, 48), (1, 10, 5, 64, 176), (1, 6, 6, 64, 400), (3, 10, 2, 64, 112), (1, 5, 5, 128, 240), (1, 12, 3, 32, 304),
+    (1, 10, 5, 64, 48), (1, 10, 5, 64, 176), (1, 7, 7, 64, 400), (3, 12, 2, 64, 112), (1, 5, 5, 128, 240), (1, 12, 3, 32, 304),
 )  # fmt: skip
 """(batch, heads, kv_heads, head_dim, new tokens), causal, nothing cached."""
 POINTWISE_GRID: tuple[tuple[int, int], ...] = (
@@ -83,12 +83,25 @@ class ComposedNet:
     kv_heads: int
     vocab: int
     batches: tuple[int, ...]
+    """Sequences of its decode steps."""
     context: int
     head_dim: int = 0
     """0: hidden / heads."""
+    prefills: tuple[tuple[int, int], ...] = ()
+    """(sequences, new tokens) of its prefill steps."""
+
+    @property
+    def steps(self) -> tuple[tuple[int, int], ...]:
+        """(sequences, new tokens) of all its steps."""
+        return *((batch, 1) for batch in self.batches), *self.prefills
+
+    @property
+    def longest(self) -> int:
+        """Positions that its steps need."""
+        return max(self.context, *(new for _, new in self.steps))
 
 
 COMPOSED: tuple[ComposedNet, ...] = (
-    ComposedNet(384, 1408, 8, 2, 1, 2816, (1, 4, 24), 72, 128),
-    ComposedNet(896, 2432, 3, 6, 2, 5120, (2, 12), 136, 128),
+    ComposedNet(384, 1408, 8, 2, 1, 2816, (1, 4, 24), 72, 128, ((1, 96),)),
+    ComposedNet(896, 2432, 3, 6, 2, 5120, (2, 12, 48), 136, 128, ((1, 208),)),
 )

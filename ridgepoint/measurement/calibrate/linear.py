@@ -1,11 +1,12 @@
 """Calibration of linear kernels: time by rows and weight shape, with weights from memory and from the cache."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ridgepoint.errors import NotSupported
 from ridgepoint.measurement.calibrate.grid import LINEAR_SHAPES, LinearProbe
-from ridgepoint.measurement.calibrate.pool import Pool, Timing, fill
+from ridgepoint.measurement.calibrate.pool import Pool, Timing, fill, summarise, weight_stream
 from ridgepoint.workload import format_named
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _HOT_BYTES = 8e6
 """Weights of the hot pool: more than a core's L2, well inside the last-level cache."""
 _COLD_FACTOR = 3.0
 """The cold pool holds this many times the last-level cache."""
-_COMPUTE_BOUND_M = 64
+_FEW_M, _MOST_WIDE_M, _MOST_M = 16, 64, 128
 _WIDEST_SMALL = 4096
 
 
@@ -28,21 +29,38 @@ class LinearBench:
     def __init__(self, probe: LinearProbe, cache_bytes: float):
         """Raises NotSupported, with the reason, for a kernel that can't run here."""
         self.probe, self.kernel = probe, probe_kernel(probe)
+        self._stream = weight_stream(cache_bytes)
         self._bases = probe_bases(probe, self.kernel)
-        self._cold = fill(self._bases, _COLD_FACTOR * cache_bytes)
+        small = probe.rung == "naive"
+        self._cold = Pool() if small else fill(self._bases, _COLD_FACTOR * cache_bytes)
         self._hot = _hot_pool(self._bases)
 
-    def samples(self, seconds: float, most_m: int) -> Iterator[dict[str, Any]]:
-        """A sample per (m up to `most_m`, n, k, hot or cold), each pool visited for `seconds` at each m."""
+    def samples(self, seconds: float) -> Iterator[dict[str, Any]]:
+        """A sample per (m, n, k, hot or cold), each pool visited for `seconds` at each m."""
         import torch
 
         with torch.inference_mode():
-            for m in (m for m in self.probe.m if m <= most_m):
-                for name, pool in _pools(m, self._cold, self._hot, self._bases):
-                    for (n, k), timing in _time(
-                        pool, m, self.probe.act, seconds, 4 if m < _COMPUTE_BOUND_M else 2
-                    ).items():
+            for m in self.probe.m:
+                for name, pool, stream in self._pools(m):
+                    for (n, k), timing in _time(pool, m, self.probe.act, seconds, _least(m), stream).items():
                         yield _sample(self.probe, self.kernel.name, m, n, k, name == "hot", timing)
+
+    def _pools(self, m: int) -> "Iterator[tuple[str, Pool, Callable[[], object] | None]]":
+        """Cold weights are those of a pool beyond the cache; from `_FEW_M` on, where a pass over it takes too long, each
+        shape once, behind a stream of other weights."""
+        if m < _FEW_M and self._cold.members:
+            yield "cold", self._cold, None
+            yield "hot", self._hot, None
+            return
+        for wide in (False, True) if m <= _MOST_WIDE_M else (False,):
+            members = [(key, module) for key, module, _ in self._bases if (key[0] > _WIDEST_SMALL) == wide]
+            yield "cold", Pool(members if m <= _MOST_M else members[1:5]), self._stream
+        if m <= _MOST_WIDE_M:
+            yield "hot", self._hot, None
+
+
+def _least(m: int) -> int:
+    return 4 if m < _FEW_M else 3 if m <= _MOST_WIDE_M else 2
 
 
 def residency_samples(cache_bytes: float, seconds: float) -> Iterator[dict[str, Any]]:
@@ -58,15 +76,27 @@ def residency_samples(cache_bytes: float, seconds: float) -> Iterator[dict[str, 
     with torch.inference_mode():
         for factor in (0.15, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0):
             members = full.members[: max(2, int(factor * cache_bytes / size))]
-            pool = Pool(members, size * len(members))
-            timing = _time(pool, 1, "fp32", seconds, least=3)[(n, k)]
+            timing = _passes([module for _, module in members], torch.randn(1, k), seconds)
             yield {
-                "probe": "residency",
-                "working_set_bytes": pool.bytes,
-                "seconds": timing.seconds,
-                "spread": timing.spread,
-                "n_samples": timing.samples,
-            }
+                "probe": "residency", "working_set_bytes": size * len(members),
+                "seconds": timing.seconds / len(members), "spread": timing.spread, "n_samples": timing.samples,
+            }  # fmt: skip
+
+
+def _passes(modules: "list[nn.Module]", x: "Tensor", seconds: float) -> Timing:
+    """Whole passes over the modules: some of them hit and some miss, and a step pays for all."""
+    clock = time.thread_time_ns
+    passes: list[int] = []
+    start = clock()
+    while len(passes) < _LEAST_PASSES or clock() - start < seconds * 1e9:
+        before = clock()
+        for module in modules:
+            module(x)
+        passes.append(clock() - before)
+    return summarise(passes[1:])
+
+
+_LEAST_PASSES = 4
 
 
 def probe_kernel(probe: LinearProbe):  # type: ignore[no-untyped-def]
@@ -100,19 +130,9 @@ def _hot_pool(bases: list[tuple[tuple[int, ...], "nn.Module", float]]) -> Pool:
     return pool
 
 
-def _pools(m: int, cold: Pool, hot: Pool, bases: list) -> Iterator[tuple[str, Pool]]:
-    if m < _COMPUTE_BOUND_M:
-        yield "cold", cold
-        yield "hot", hot
-    elif m == _COMPUTE_BOUND_M:
-        yield "cold", Pool([(key, module) for key, module, _ in bases])
-        yield "hot", hot
-    else:
-        few = [(key, module) for key, module, _ in bases if key[0] <= _WIDEST_SMALL]
-        yield "cold", Pool(few[1:5] if m > 2 * _COMPUTE_BOUND_M else few)
-
-
-def _time(pool: Pool, m: int, act: str, seconds: float, least: int = 2) -> dict[tuple[int, ...], Timing]:
+def _time(
+    pool: Pool, m: int, act: str, seconds: float, least: int, stream: Callable[[], object] | None
+) -> dict[tuple[int, ...], Timing]:
     import torch
 
     dtype = getattr(torch, DTYPES[act])
@@ -122,18 +142,27 @@ def _time(pool: Pool, m: int, act: str, seconds: float, least: int = 2) -> dict[
         x = inputs.setdefault(key[1], torch.randn(m, key[1]).to(dtype))
         return lambda: module(x)
 
-    between = _neighbours(dtype) if m < _COMPUTE_BOUND_M else None
-    return pool.passes(call, seconds, least, between)
+    return pool.passes(call, seconds, least, _neighbours(dtype, inputs, stream))
 
 
-def _neighbours(dtype: Any) -> Callable[[], object]:
-    """The small operators that stand between two linear layers: they displace a kernel's code, as in a network."""
+def _neighbours(
+    dtype: Any, inputs: "dict[int, Tensor]", stream: Callable[[], object] | None
+) -> Callable[[tuple[int, ...]], object]:
+    """The small operators that stand between two linear layers, as in a network: they displace a kernel's code, and the
+    last of them has just written the layer's input."""
     import torch
 
     from ridgepoint.kernels.pointwise import Add, RmsNorm, SiluMul
 
     x, norm, silu, add = torch.randn(1, 640).to(dtype), RmsNorm(640, dtype=dtype), SiluMul(), Add()
-    return lambda: add(norm(x), silu(x, x))
+
+    def between(key: tuple[int, ...]) -> object:
+        if stream is not None:
+            stream()
+        add(norm(x), silu(x, x))
+        return inputs[key[1]].mul_(1.0)
+
+    return between
 
 
 def _sample(probe: LinearProbe, kernel: str, m: int, n: int, k: int, hot: bool, timing: Timing) -> dict[str, Any]:

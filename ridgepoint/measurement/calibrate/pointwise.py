@@ -7,8 +7,10 @@ from ridgepoint.measurement.calibrate.grid import POINTWISE_GRID
 from ridgepoint.measurement.calibrate.linear import DTYPES
 from ridgepoint.measurement.calibrate.pool import Pool, weight_stream
 
-__all__ = ["KINDS", "pointwise_samples"]
+__all__ = ["KINDS", "Made", "pointwise_samples", "refresh"]
 
+Made = tuple[Callable[[], object], tuple[Any, ...]]
+"""A step, and the inputs that the operator before it has just written."""
 _COPIES = 6
 _HEAD_DIM = 64
 _VOCAB = 4096
@@ -23,15 +25,32 @@ def pointwise_samples(act: str, seconds: float, cache_bytes: float) -> Iterator[
     with torch.inference_mode():
         for kind, build in KINDS.items():
             for rows, cols in POINTWISE_GRID:
-                pool = Pool([((rows, cols), build(rows, cols, getattr(torch, DTYPES[act]))) for _ in range(_COPIES)])
-                timing = pool.passes(lambda key, step: step, seconds, 3, stream)[(rows, cols)]
+                timing = _timed(build(rows, cols, getattr(torch, DTYPES[act])), seconds, stream)
                 yield {
                     "probe": "pointwise", "kind": kind, "act": act, "rows": rows, "cols": cols,
                     "seconds": timing.seconds, "spread": timing.spread, "n_samples": timing.samples,
                 }  # fmt: skip
 
 
-def _embedding(rows: int, cols: int, dtype: Any) -> Callable[[], object]:
+def refresh(inputs: tuple[Any, ...]) -> None:
+    """Write the inputs anew: they are then as near as their writer leaves them in a network."""
+    for x in inputs:
+        x.mul_(1.0)
+
+
+def _timed(made: Made, seconds: float, stream: Callable[[], object]) -> Any:
+    step, inputs = made
+    key = (0,)
+    pool = Pool([(key, step)] * _COPIES)
+
+    def between(_: tuple[int, ...]) -> None:
+        stream()
+        refresh(inputs)
+
+    return pool.passes(lambda _, step: step, seconds, 3, between)[key]
+
+
+def _embedding(rows: int, cols: int, dtype: Any) -> Made:
     import torch
 
     from ridgepoint.kernels.pointwise import Embedding
@@ -39,27 +58,27 @@ def _embedding(rows: int, cols: int, dtype: Any) -> Callable[[], object]:
     module = Embedding(_VOCAB, cols, dtype)
     module.weight.data.normal_()
     tokens = torch.randint(0, _VOCAB, (rows, 1))
-    return lambda: module(tokens)
+    return lambda: module(tokens), ()
 
 
-def _norm(rows: int, cols: int, dtype: Any) -> Callable[[], object]:
+def _norm(rows: int, cols: int, dtype: Any) -> Made:
     import torch
 
     from ridgepoint.kernels.pointwise import RmsNorm
 
     module, x = RmsNorm(cols, dtype=dtype), torch.randn(rows, 1, cols).to(dtype)
-    return lambda: module(x)
+    return lambda: module(x), (x,)
 
 
-def _rope(rows: int, cols: int, dtype: Any) -> Callable[[], object]:
+def _rope(rows: int, cols: int, dtype: Any) -> Made:
     from ridgepoint.kernels.pointwise import Rope
 
     q, k, _ = _heads(rows, cols, dtype)
     module = Rope(_HEAD_DIM, max_positions=512, dtype=dtype)
-    return lambda: module(q, k, 24)
+    return lambda: module(q, k, 24), (q, k)
 
 
-def _kv_write(rows: int, cols: int, dtype: Any) -> Callable[[], object]:
+def _kv_write(rows: int, cols: int, dtype: Any) -> Made:
     import torch
 
     from ridgepoint.kernels.pointwise import KvWrite
@@ -68,25 +87,25 @@ def _kv_write(rows: int, cols: int, dtype: Any) -> Callable[[], object]:
     b, heads, t, d = k.shape
     caches = [torch.zeros(b, heads, t + 96, d, dtype=dtype) for _ in range(2)]
     module = KvWrite()
-    return lambda: module(k, v, *caches, 24)
+    return lambda: module(k, v, *caches, 24), (k, v)
 
 
-def _add(rows: int, cols: int, dtype: Any) -> Callable[[], object]:
+def _add(rows: int, cols: int, dtype: Any) -> Made:
     import torch
 
     from ridgepoint.kernels.pointwise import Add
 
     module, x, y = Add(), torch.randn(rows, 1, cols).to(dtype), torch.randn(rows, 1, cols).to(dtype)
-    return lambda: module(x, y)
+    return lambda: module(x, y), (y,)
 
 
-def _silu_mul(rows: int, cols: int, dtype: Any) -> Callable[[], object]:
+def _silu_mul(rows: int, cols: int, dtype: Any) -> Made:
     import torch
 
     from ridgepoint.kernels.pointwise import SiluMul
 
     module, x, y = SiluMul(), torch.randn(rows, 1, cols).to(dtype), torch.randn(rows, 1, cols).to(dtype)
-    return lambda: module(x, y)
+    return lambda: module(x, y), (y,)
 
 
 def _heads(rows: int, cols: int, dtype: Any, kv: bool = False) -> tuple[Any, Any, Any]:
@@ -104,7 +123,7 @@ def _heads(rows: int, cols: int, dtype: Any, kv: bool = False) -> tuple[Any, Any
     return view(q_heads), view(k_heads), view(k_heads)
 
 
-KINDS: dict[str, Callable[[int, int, Any], Callable[[], object]]] = {
+KINDS: dict[str, Callable[[int, int, Any], Made]] = {
     "embedding": _embedding,
     "rms_norm": _norm,
     "rope": _rope,

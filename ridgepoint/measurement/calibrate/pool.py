@@ -37,12 +37,13 @@ class Pool:
         call: Callable[[tuple[int, ...], "nn.Module"], Callable[[], object]],
         seconds: float,
         least: int,
-        between: Callable[[], object] | None = None,
+        between: Callable[[tuple[int, ...]], object] | None = None,
     ) -> dict[tuple[int, ...], Timing]:
         """Time each member `least` times or more, until `seconds` of CPU time are used; returns {key: Timing}.
 
-        `call(key, module)` gives the closure to time; it is prepared outside of the timed region. `between` runs
-        before each call and is not timed: it does to the caches what the rest of a network does.
+        `call(key, module)` gives the closure to time; it is prepared outside of the timed region. `between(key)` runs
+        before each call and is not timed: it does to the caches what the rest of a network does, and makes the inputs
+        of the call anew, as the operator before it would.
         """
         steps = [(key, call(key, module)) for key, module in self.members]
         for _, step in steps:
@@ -53,7 +54,7 @@ class Pool:
         while done < least or clock() - start < seconds * 1e9:
             for key, step in steps:
                 if between is not None:
-                    between()
+                    between(key)
                 before = clock()
                 step()
                 samples[key].append(clock() - before)
@@ -62,7 +63,8 @@ class Pool:
         return {key: summarise(values, cost) for key, values in samples.items()}
 
 
-def weight_stream(cache_bytes: float) -> Callable[[], object]:
+@cache
+def weight_stream(cache_bytes: float) -> Callable[..., object]:
     """Reads the next 4 MB of a buffer beyond the last-level cache: what a linear layer's weights do to the caches.
 
     Without it an operator of a few µs finds its code and data in L1 and takes half of what it takes in a network.
@@ -72,7 +74,7 @@ def weight_stream(cache_bytes: float) -> Callable[[], object]:
     slices = torch.ones(int(_STREAM_FACTOR * cache_bytes / STREAM_BYTES) + 1, STREAM_BYTES // 4)
     turn = 0
 
-    def stream() -> object:
+    def stream(key: tuple[int, ...] = ()) -> object:
         nonlocal turn
         turn = (turn + 1) % len(slices)
         return slices[turn].sum()

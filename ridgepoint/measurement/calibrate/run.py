@@ -17,7 +17,7 @@ from ridgepoint.measurement.calibrate.scaling import scaling_samples
 __all__ = ["COMPOSED_SIDES", "ROUNDS", "Settings", "samples"]
 
 COMPOSED_SIDES = (
-    "fp32", "bf16", "fp16", "int8", "int8:dyn", "bf16+int8:dyn:token", "fp32+int8:dyn:token", "int4:g32", "int4:g128", "nf4",
+    "fp32", "bf16", "fp16", "int8", "int8:dyn", "bf16+int8:dyn:token", "fp32+int8:dyn:token", "int4:g32", "nf4",
 )  # fmt: skip
 
 
@@ -116,15 +116,13 @@ def _linear(
             }
     bench = built[probe]
     if bench is not None and not (again and probe in _ONCE):
-        yield from bench.samples(seconds, _SECOND_ROUND_M if again else max(probe.m))
+        yield from bench.samples(seconds)
 
 
 _ONCE = tuple(
     p for p in PROBES if p.rung == "naive" or (p.format, p.act) in (("int4:g128", "bf16"), ("int8:dyn:token", "fp32"))
 )
 """Slow ones, and variants of a kernel that is visited twice anyhow."""
-_SECOND_ROUND_M = 64
-"""Beyond it kernels are bound by arithmetic, which neighbours hardly disturb: one round is enough."""
 
 
 def _network(spec: str, built: dict[str, ComposedBench | None], seconds: float) -> Iterator[dict[str, Any]]:
@@ -136,7 +134,11 @@ def _network(spec: str, built: dict[str, ComposedBench | None], seconds: float) 
             yield {"probe": "composed", "side": spec, "absent": str(reason)}
     bench = built[spec]
     if bench is not None:
-        yield from bench.samples(seconds)
+        yield from bench.samples(seconds, _SLOW_ROWS if spec == "fp16" else _MOST_ROWS)
+
+
+_MOST_ROWS, _SLOW_ROWS = 512, 24
+"""fp16 products are so slow on a CPU without instructions for them that long steps would eat the calibration's time."""
 
 
 def _titled(title: str, number: int, source: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,0 +1,113 @@
+"""What a network adds to its operators on their own, from composed calibration nets whose operators were timed in place."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from ridgepoint.errors import NotSupported
+from ridgepoint.hardware import Correction, Target
+from ridgepoint.prediction import StepTime, step_time
+from ridgepoint.prediction.optime import OpTime
+from ridgepoint.study.net import net_plan
+from ridgepoint.workload import Linear
+
+__all__ = ["with_context"]
+
+Sample = Mapping[str, Any]
+Key = tuple[str, str, str]
+"""Kind of operator, kernel, dtype."""
+_CLIP = (0.6, 2.5)
+_FEW_ROWS = 4
+_RESIDUAL_FLOOR = 0.03
+_SIGMA_FLOOR = 0.02
+
+
+def with_context(target: Target, samples: Sequence[Sample], source: str) -> Target:
+    """The target with a factor per kernel and a cost per call.
+
+    factor = median over nets and steps of (its operators in place / by its law); cost per call = median of (step - all
+    its operators) / calls at few rows, where a step is short enough to show it. Samples without operators: as is.
+    """
+    cells = [(s, time) for s in samples if s["probe"] == "composed" and "ops" in s and (time := _predicted(target, s))]
+    if not cells:
+        return target
+    logs: dict[Key, list[float]] = defaultdict(list)
+    for sample, time in cells:
+        for key, ratio in _ratios(sample, time).items():
+            logs[key].append(float(np.log(ratio)))
+    factors = {key: _factor(values) for key, values in logs.items()}
+    target = _with_factors(target, factors)
+    gaps = [_gap(s, time) for s, time in cells if s["batch"] * s.get("new", 1) <= _FEW_ROWS]
+    correction = Correction(per_call_s=max(0.0, float(np.median(gaps or [0.0]))), sigma=_RESIDUAL_FLOOR, source=source)
+    target = msgspec.structs.replace(target, correction=correction)
+    residuals = [float(np.log(s["seconds"] / float(_known(target, s).seconds))) for s, _ in cells]
+    sigma = max(_RESIDUAL_FLOOR, _spread(residuals))
+    return msgspec.structs.replace(target, correction=msgspec.structs.replace(correction, sigma=sigma))
+
+
+def _known(target: Target, sample: Sample) -> StepTime:
+    """By the kernels that ran: the packed ones, also where another would be faster."""
+    laws = tuple(law for law in target.linear if law.rung != "naive")
+    return step_time(net_plan(sample), msgspec.structs.replace(target, linear=laws))
+
+
+def _predicted(target: Target, sample: Sample) -> StepTime | None:
+    """None where an operator has no law (a stage cut short)."""
+    try:
+        return _known(target, sample)
+    except NotSupported:
+        return None
+
+
+def _ratios(sample: Sample, time: StepTime) -> dict[Key, float]:
+    """Measured in place over predicted, for all operators of a kernel together. A quantised net's head is left out:
+    it is the only one of its kernel and once a step."""
+    side = next((t.op.weight for t in time.ops if isinstance(t.op, Linear) and t.op.weight != t.op.dtype), "")
+    sums: dict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for t in time.ops:
+        if isinstance(t.op, Linear) and side and t.op.weight != side:
+            continue
+        if t.op.name in sample["ops"] and float(t.seconds) > 0:
+            pair = sums[_key(t)]
+            pair[0] += sample["ops"][t.op.name]
+            pair[1] += float(t.seconds)
+    return {key: measured / predicted for key, (measured, predicted) in sums.items() if measured > 0}
+
+
+def _key(t: OpTime) -> Key:
+    return t.op.kind, t.kernel, t.op.dtype
+
+
+def _factor(logs: Sequence[float]) -> tuple[float, float]:
+    """Median and spread of the log ratios, the median drawn towards 1 where few cells stand behind it."""
+    trust = len(logs) / (len(logs) + 1.0)
+    factor = float(np.clip(np.exp(trust * np.median(logs)), *_CLIP))
+    return factor, max(_SIGMA_FLOOR, _spread(np.asarray(logs) - np.log(factor)))
+
+
+def _spread(logs: "Sequence[float] | np.ndarray[Any, Any]") -> float:
+    return 1.4826 * float(np.median(np.abs(logs)))
+
+
+def _gap(sample: Sample, time: StepTime) -> float:
+    return (sample["seconds"] - sum(sample["ops"].values())) / sum(t.op.count for t in time.ops)
+
+
+def _with_factors(target: Target, factors: Mapping[Key, tuple[float, float]]) -> Target:
+    def scaled(laws: Sequence[Any], key: Callable[[Any], Key]) -> tuple[Any, ...]:
+        return tuple(
+            msgspec.structs.replace(law, composed=found[0], sigma_composed=found[1])
+            if (found := factors.get(key(law)))
+            else law
+            for law in laws
+        )
+
+    return msgspec.structs.replace(
+        target,
+        linear=scaled(target.linear, lambda law: ("linear", law.kernel, law.act)),
+        attention=scaled(target.attention, lambda law: ("attention", law.kernel, law.dtype)),
+        pointwise=scaled(target.pointwise, lambda law: (law.kind, law.kind, law.dtype)),
+    )

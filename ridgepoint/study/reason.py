@@ -1,0 +1,73 @@
+"""Why one side won, from the operators on paper: the group of operators that makes the difference, and what it waits for."""
+
+from collections.abc import Mapping
+
+from ridgepoint.quantity import show, show_time
+from ridgepoint.result import OpRow
+from ridgepoint.study.betting import TIE
+from ridgepoint.study.choosing import side_of
+
+__all__ = ["Rows", "reason"]
+
+Rows = tuple[tuple[OpRow, ...], tuple[OpRow, ...]]
+"""Predicted operators of side a and of side b."""
+_GROUPS = {"linear": "the linear layers", "attention": "attention"}
+_REST = "the operators between the layers"
+
+
+def reason(measured: Mapping[int, float], rows: Mapping[int, Rows], a: str, b: str) -> str:
+    """Why the measured winner won at each batch of `rows`; "" where nobody won, or paper had expected the other.
+
+    `measured`: speed-up of b over a by batch. A reason that argues for the loser would be worse than none.
+    """
+    parts = {}
+    for batch, (rows_a, rows_b) in rows.items():
+        said = _why(rows_a, rows_b, side_of(measured[batch]), a, b)
+        if said:
+            parts[batch] = said
+    if len(set(parts.values())) == 1 and len(parts) == len(rows):
+        return next(iter(parts.values()))
+    return ", ".join(f"at batch {batch} {said}" for batch, said in parts.items())
+
+
+def _why(rows_a: tuple[OpRow, ...], rows_b: tuple[OpRow, ...], winner: int, a: str, b: str) -> str:
+    times_a, times_b = _by_group(rows_a), _by_group(rows_b)
+    gains = {group: winner * (times_a.get(group, 0.0) - times_b.get(group, 0.0)) for group in {**times_a, **times_b}}
+    group = max(gains, key=lambda g: gains[g], default="")
+    if winner == 0 or not group or gains[group] <= 0:
+        return ""
+    if group == _GROUPS["linear"]:
+        return _linear_reason(rows_a, rows_b, winner, a, b)
+    name = _REST if group == _REST else group
+    verb = "takes" if group == _GROUPS["attention"] else "take"
+    return f"{name} {verb} {show_time(times_b.get(group, 0.0))} in {b} and {show_time(times_a.get(group, 0.0))} in {a}"
+
+
+def _by_group(rows: tuple[OpRow, ...]) -> dict[str, float]:
+    totals: dict[str, float] = {}
+    for row in rows:
+        group = _GROUPS.get(row.kind, _REST)
+        totals[group] = totals.get(group, 0.0) + row.time_s
+    return totals
+
+
+def _linear_reason(rows_a: tuple[OpRow, ...], rows_b: tuple[OpRow, ...], winner: int, a: str, b: str) -> str:
+    """Fewer bytes, where the loser waits for memory and the winner moves fewer; else the rates of the kernels."""
+    fast_rows, slow_rows, fast = (rows_b, rows_a, b) if winner > 0 else (rows_a, rows_b, a)
+    moved = _sum(slow_rows, "bytes") / max(_sum(fast_rows, "bytes"), 1.0)
+    if moved > 1 + TIE and _waits_for_memory(slow_rows):
+        return f"the linear layers wait for weights and {fast} moves {moved:.1f}x fewer bytes"
+    rate_b, rate_a = (show(_sum(rows, "flops") / _sum(rows, "time_s"), "FLOP/s") for rows in (rows_b, rows_a))
+    return f"{b}'s kernels compute at {rate_b} against {rate_a} of {a}"
+
+
+def _sum(rows: tuple[OpRow, ...], field: str) -> float:
+    return sum(getattr(row, field) for row in rows if row.kind == "linear") or 1e-12
+
+
+def _waits_for_memory(rows: tuple[OpRow, ...]) -> bool:
+    totals: dict[str, float] = {}
+    for row in rows:
+        if row.kind == "linear":
+            totals[row.bound] = totals.get(row.bound, 0.0) + row.time_s
+    return max(totals, key=lambda bound: totals[bound], default="") in ("memory", "cache")
