@@ -65,12 +65,45 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     answers = settle_all(options)
     rows = {by: [asdict(r) for r in score_answers(answers, by)] for by in ("b", "phase", "batch", "model", "regime")}
-    (options.out / f"truth-{options.phase}.json").write_text(json.dumps(rows, indent=1))
+    made = provenance()
+    record = {
+        "command": " ".join(sys.argv[1:]), "machine": dict(made.machine), "versions": dict(made.versions),
+        "target_date": answers[0].bet.target_date, "score": rows, "flips": [f for a in answers for f in flips(a)],
+        "points": [point(a, p) for a in answers for p in a.points],
+    }  # fmt: skip
+    (options.out / f"truth-{options.phase}.json").write_text(json.dumps(record, indent=1, default=str))
     from rich.console import Console
 
     from ridgepoint.report.terminal import score_table
 
     Console(width=150).print(score_table(score_answers(answers)))
+
+
+_POINT = (
+    "a", "b", "batch", "predicted_speedup", "predicted_low", "predicted_high", "measured_speedup", "measured_low",
+    "measured_high", "verdict", "predicted_a_s", "predicted_b_s", "measured_a_s", "measured_b_s", "roofline_a_s",
+    "roofline_b_s", "load", "flags",
+)  # fmt: skip
+
+
+def point(answer: Answer, p: Any) -> dict[str, Any]:
+    """What was predicted and measured at one point, rounded to what a reader can use."""
+    values = {name: getattr(p, name) for name in _POINT}
+    return {"model": answer.bet.model} | {
+        k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in values.items()
+    }
+
+
+def flips(answer: Answer) -> list[dict[str, Any]]:
+    """Predicted and measured flip of each curve."""
+    seen = (
+        answer.flip_measured
+        if isinstance(answer.flip_measured, dict)
+        else {answer.bet.curves[0].b: answer.flip_measured}
+    )
+    foretold = {b: f.batch if f else None for b, f in answer.bet.flips.items()}
+    model, a = answer.bet.model, answer.bet.a.text
+    return [{"model": model, "a": a, "b": b, "predicted": foretold[b], "measured": seen.get(b)} for b in foretold]
 
 
 def settle_all(options: argparse.Namespace) -> list[Answer]:
