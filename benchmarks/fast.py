@@ -1,12 +1,15 @@
 """How long the tool itself takes: import, help, one prediction, and a sweep (CPU seconds, best of several).
 
-python benchmarks/fast.py
+python benchmarks/fast.py [--out DIR]
 """
 
+import argparse
+import json
 import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -19,18 +22,27 @@ RUNS = 7
 
 
 def main() -> None:
-    """Print each figure beside its bound."""
-    print(f"import ridgepoint       {child_seconds('import ridgepoint'):.3f} s CPU   (bound 0.2)")
-    print(f"ridge --help            {child_seconds(HELP):.3f} s CPU   (bound 0.3)")
+    """Print each figure beside its bound; keep them in `--out`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
     target, model = load_target("host"), load_model("smollm2-135m")
     side = resolve("int4", model.dtype)
-    one = best(lambda: predict(side.plan(model, decode(4, 128)), target))
-    print(f"one prediction          {1e3 * one:.2f} ms CPU   (bound 10)")
     batches, contexts = np.arange(1.0, 257.0)[:, None], np.arange(16.0, 4096.0, 16.0)[None, :]
-    sweep = best(lambda: step_time(side.plan(model, decode(batches, contexts)), target), 3)
-    print(
-        f"sweep of {batches.size * contexts.size} points    {batches.size * contexts.size / sweep:,.0f} configurations/s"
-    )
+    found = {
+        "import_s": child_seconds("import ridgepoint"),
+        "help_s": child_seconds(HELP),
+        "prediction_ms": 1e3 * best(lambda: predict(side.plan(model, decode(4, 128)), target)),
+        "sweep_per_s": batches.size * contexts.size
+        / best(lambda: step_time(side.plan(model, decode(batches, contexts)), target), 3),
+    }  # fmt: skip
+    print(f"import ridgepoint       {found['import_s']:.3f} s CPU   (bound 0.2)")
+    print(f"ridge --help            {found['help_s']:.3f} s CPU   (bound 0.3)")
+    print(f"one prediction          {found['prediction_ms']:.2f} ms CPU   (bound 10)")
+    print(f"sweep                   {found['sweep_per_s']:,.0f} configurations/s")
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "fast.json").write_text(json.dumps(found, indent=1))
 
 
 HELP = (

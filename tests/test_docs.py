@@ -1,5 +1,6 @@
 """The documents' code blocks run as written: Python in order, marked consoles through the command line."""
 
+import importlib.util
 import re
 import shlex
 import sys
@@ -105,3 +106,14 @@ def test_blocks_are_found_with_their_marks_and_lines():
     assert first == Block("python", "x = 1", 4, "<!-- no-test -->")
     assert (second.language, second.line, second.mark) == ("console", 8, "")
     assert commands(second.text) == [["a", "b"]]
+
+
+def test_the_figures_of_the_readme_are_those_of_the_records():
+    """None is typed in by hand: `python benchmarks/figures.py` writes them."""
+    path = ROOT / "benchmarks" / "figures.py"
+    spec = importlib.util.spec_from_file_location("figures", path)
+    figures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figures)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert figures.written(text, figures.figures()) == text
+    assert figures.written("<!-- figure: a.b -->x<!-- /figure -->", {"a.b": "3"}) == "<!-- figure: a.b -->3<!-- /figure -->"

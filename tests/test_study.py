@@ -217,6 +217,11 @@ def test_a_question_that_cannot_be_asked_is_refused_before_anything_runs(asked, 
         question(**asked)
 
 
+def test_a_single_layer_has_no_phase():
+    with pytest.raises(BadInput, match="has no phase"):
+        ask("linear:256x128", "bf16..int8", on=TARGET, phase="prefill")
+
+
 def test_what_does_not_fit_is_refused_with_the_batches_that_do():
     asked = question("bf16..int8", batches=(1, 4, 64))
     check_fits(asked, PLENTY)

@@ -32,7 +32,7 @@ def why(
     threads: options.Threads = 1,
     device: options.Device = "cpu",
     on: options.On = "host",
-    seconds: options.Seconds = 6.0,
+    seconds: options.Seconds = 9.0,
     points: Annotated[
         str, typer.Option("--points", help="few: those that decide; all: every batch of the grid.")
     ] = "few",

@@ -43,9 +43,17 @@ def with_context(target: Target, samples: Sequence[Sample], source: str) -> Targ
     gaps = [_gap(s, time) for s, time in cells if s["batch"] * s.get("new", 1) <= _FEW_ROWS]
     correction = Correction(per_call_s=max(0.0, float(np.median(gaps or [0.0]))), sigma=_RESIDUAL_FLOOR, source=source)
     target = msgspec.structs.replace(target, correction=correction)
-    residuals = [float(np.log(s["seconds"] / float(_known(target, s).seconds))) for s, _ in cells]
-    sigma = max(_RESIDUAL_FLOOR, _spread(residuals))
-    return msgspec.structs.replace(target, correction=msgspec.structs.replace(correction, sigma=sigma))
+    return msgspec.structs.replace(
+        target, correction=msgspec.structs.replace(correction, sigma=_residual(target, [s for s, _ in cells]))
+    )
+
+
+def _residual(target: Target, samples: Sequence[Sample]) -> float:
+    """Error of whole steps beyond what the laws' own errors explain, so that none is counted twice."""
+    times = [_known(target, s) for s in samples]
+    spread = _spread([float(np.log(s["seconds"] / float(t.seconds))) for s, t in zip(samples, times, strict=True)])
+    explained = float(np.median([float(t.sigma) ** 2 - t.residual_sigma**2 for t in times]))
+    return float(np.sqrt(max(_RESIDUAL_FLOOR**2, spread**2 - explained)))
 
 
 def _known(target: Target, sample: Sample) -> StepTime:

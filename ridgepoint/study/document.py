@@ -13,7 +13,7 @@ class SideCard(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     spec: str
     kernels: dict[str, str]
-    """Operator -> kernel at the first batch; `kernels_by_batch` of the curve where it changes."""
+    """Operator -> kernel at the first batch; at others the fastest of the choice's kernels may be another."""
     memory_bytes: float
     """At the largest batch of the grid."""
     weight_bytes: float

@@ -62,7 +62,9 @@ def ask(
     grid = _grid(sides, batches)
     context, new = (isl, 1) if phase == "decode" else (0, isl)
     if isinstance(workload, LinearLayer):
-        phase, context, new = "decode", 0, 1
+        if phase != "decode":
+            raise BadInput(f"{model} has no phase: its rows are the batch; leave --phase out, or name a model")
+        context = 0
     elif context + new > workload.max_position_embeddings:
         raise BadInput(f"{model} takes at most {workload.max_position_embeddings} positions; asked for {context + new}")
     directory = weights_directory(model)

@@ -111,7 +111,7 @@ def _row(name: str, pairs: list[tuple[Answer, Point]], answers: list[Answer], by
         coverage80=float(np.mean((low <= measured) & (measured <= high))), width=float(np.median(high / low - 1)),
         flips_n=sum(clear for _, _, clear in flips), flips_right=sum(ok and clear for _, ok, clear in flips),
         small_flips_n=sum(not clear for _, _, clear in flips),
-        small_flips_right=sum(ok and not clear for _, ok, clear in flips), roofline_mape=float(np.mean(np.abs(steps[:, 1]))),
+        small_flips_right=sum(ok and not clear for _, ok, clear in flips), roofline_mape=_mean(np.abs(steps[:, 1])),
         roofline_sign=_share(np.sign(np.log(roofline[clear])) == np.sign(np.log(measured[clear]))),
     )  # fmt: skip
 
@@ -120,6 +120,12 @@ def _flip_groups(answer: Answer, b: str, by: str) -> tuple[str, ...]:
     """A flip belongs to a choice, a phase and a model; it has no one batch and no one regime."""
     groups = {"b": f"{answer.bet.a.text}..{b}", "phase": answer.bet.phase, "model": answer.bet.model}
     return (groups[by],) if by in groups else ()
+
+
+def _mean(errors: "np.ndarray") -> float:
+    """Over the steps that have one: a target without peaks has no roofline."""
+    known = errors[np.isfinite(errors)]
+    return float(np.mean(known)) if len(known) else math.nan
 
 
 def _share(right: "np.ndarray") -> float:

@@ -31,7 +31,7 @@ __all__ = ["Effort", "Watcher", "check_fits", "settle", "stored_bet", "why"]
 class Effort:
     """How much is measured: seconds per point, and whether every grid point is."""
 
-    seconds: float = 6.0
+    seconds: float = 9.0
     every_point: bool = False
     also: tuple[int, ...] = ()
     """Batches of the grid that are measured even if they decide nothing."""

@@ -27,11 +27,11 @@ class Settings:
 
     cache_sizes: dict[str, float]
     cores: int
-    linear_s: float = 0.014
+    linear_s: float = 0.012
     slow_s: float = 0.01
     attention_s: float = 0.01
     pointwise_s: float = 0.002
-    composed_s: float = 0.1
+    composed_s: float = 0.07
     bandwidth_s: float = 0.02
     scaling_s: float = 0.05
     cold_visits: int = 5

@@ -1,0 +1,120 @@
+"""Puts the figures of the stored records into the README, between its `figure` comments.
+
+python benchmarks/figures.py            write them
+python benchmarks/figures.py --check    exit code 1 if the README says anything else than the records
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDS = ROOT / "benchmarks" / "records"
+README = ROOT / "README.md"
+_FIGURE = re.compile(r"<!-- figure: ([\w.]+) -->(.*?)<!-- /figure -->", re.DOTALL)
+
+
+def figures(records: Path = RECORDS) -> dict[str, str]:
+    """Name of a figure -> its text, of those records that exist."""
+    found: dict[str, str] = {}
+    for phase in ("decode", "prefill"):
+        if record := _read(records, f"truth-{phase}.json"):
+            found |= {f"truth.{phase}.{name}": text for name, text in _truth(record["score"]["b"]).items()}
+    if record := _read(records, "repeat.json"):
+        found["calibrate.seconds"] = f"{max(record['calibrate_s']):.0f}"
+        found["repeat.median"] = _percent(record["median"])
+        found["machine.words"] = _machine(record["machine"], record["versions"])
+    if record := _read(records, "demo.json"):
+        found["demo.seconds"], found["demo.verdict"] = (
+            f"{record['seconds']:.0f}",
+            record["verdict"].replace("\n", "\n>\n> "),
+        )
+    if record := _read(records, "same-load0.json"):
+        found |= _same(record)
+    if record := _read(records, "fast.json"):
+        found |= {f"fast.{name}": f"{record[name]:.2g}" for name in ("import_s", "help_s", "prediction_ms")}
+    idle, loaded = _read(records, "linear-load0.json"), _read(records, "linear-load2.json")
+    if idle and loaded:
+        found |= _linear(idle, loaded)
+    return found
+
+
+def written(text: str, found: dict[str, str]) -> str:
+    """`text` with every known figure in its place."""
+    return _FIGURE.sub(lambda m: f"<!-- figure: {m[1]} -->{found.get(m[1], m[2])}<!-- /figure -->", text)
+
+
+def _read(records: Path, name: str) -> Any:
+    path = records / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _truth(rows: list[dict[str, Any]]) -> dict[str, str]:
+    everything = next(row for row in rows if row["group"] == "all")
+    pairs = [row for row in rows if row["group"] != "all"]
+    worst = max(pairs, key=lambda row: row["mape"])
+    return {
+        "sign": _of(everything["sign_right"], everything["sign_n"]),
+        "small": _of(everything["small_right"], everything["small_n"]),
+        "flips": _of(everything["flips_right"], everything["flips_n"]),
+        "small_flips": _of(everything["small_flips_right"], everything["small_flips_n"]),
+        "mape": _percent(everything["mape"]), "worst_mape": f"{_percent(worst['mape'])} ({worst['group']})",
+        "coverage": f"{100 * everything['coverage80']:.0f} %", "width": f"{100 * everything['width']:.0f} %",
+        "roofline_mape": f"{100 * everything['roofline_mape']:.0f} %",
+        "roofline_sign": f"{100 * everything['roofline_sign']:.0f} %",
+    }  # fmt: skip
+
+
+def _of(right: int, n: int) -> str:
+    return f"{right} of {n}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _machine(machine: dict[str, Any], versions: dict[str, str]) -> str:
+    cache = float(machine["caches_bytes"]["L3"]) / 2**20
+    return (
+        f"{machine['cores_usable']} shared cores of an {machine['cpu']} ({', '.join(machine['flags'])}), {cache:.0f} MiB "
+        f"last-level cache, {machine['memory_total_gib']} GiB, torch {versions['torch']}"
+    )
+
+
+def _same(record: dict[str, Any]) -> dict[str, str]:
+    same, slow = record["same"], record["slow"]
+    return {
+        "same.called": _of(sum(r["verdict"] in ("faster", "slower") for r in same), len(same)),
+        "same.narrow": _of(sum(r["half_width"] <= 0.05 for r in same), len(same)),
+        "same.slow_called": _of(sum(r["verdict"] == "slower" for r in slow), len(slow)),
+    }
+
+
+def _linear(idle: list[dict[str, Any]], loaded: list[dict[str, Any]]) -> dict[str, str]:
+    def measured(points: list[dict[str, Any]]) -> dict[tuple[Any, ...], float]:
+        return {
+            (p["layer"], p["a"], p["b"], p["batch"]): p["measured_speedup"] for p in points if p["measured_speedup"]
+        }
+
+    before, after = measured(idle), measured(loaded)
+    clear = {key: value for key, value in before.items() if abs(value - 1) > 0.03}
+    turned = [key for key, value in clear.items() if key in after and (after[key] > 1) != (value > 1)]
+    return {"linear.load.measured": _of(len(after), len(loaded)), "linear.load.turned": _of(len(turned), len(clear))}
+
+
+def main() -> None:
+    """Write or check."""
+    text = README.read_text(encoding="utf-8")
+    new = written(text, figures())
+    missing = sorted({m[1] for m in _FIGURE.finditer(new)} - set(figures()))
+    if missing:
+        sys.stdout.write(f"no record for: {', '.join(missing)}\n")
+    if "--check" in sys.argv[1:]:
+        raise SystemExit(int(new != text or bool(missing)))
+    README.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
