@@ -10,15 +10,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ridgepoint import load_model, load_target
 from ridgepoint.choice import resolve
 from ridgepoint.prediction import predict, step_time
+from ridgepoint.study.provenance import provenance
 from ridgepoint.workload import decode
 
 RUNS = 7
+
+
+def made_on() -> dict[str, Any]:
+    """Machine and versions of a record."""
+    made = provenance()
+    return {"machine": dict(made.machine), "versions": dict(made.versions)}
 
 
 def main() -> None:
@@ -42,7 +50,7 @@ def main() -> None:
     print(f"sweep                   {found['sweep_per_s']:,.0f} configurations/s")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "fast.json").write_text(json.dumps(found, indent=1))
+        (options.out / "fast.json").write_text(json.dumps({**made_on(), **found}, indent=1, default=str))
 
 
 HELP = (
@@ -51,7 +59,7 @@ HELP = (
 
 
 def child_seconds(code: str) -> float:
-    """CPU seconds of a fresh interpreter that runs `code`, less those of an empty one; the best of RUNS."""
+    """CPU seconds of a fresh interpreter that runs `code`, its own start included; the best of RUNS."""
     return min(cpu(code) for _ in range(RUNS))
 
 

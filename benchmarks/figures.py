@@ -7,6 +7,7 @@ python benchmarks/figures.py --check    exit code 1 if the README says anything 
 import json
 import re
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
     found: dict[str, str] = {}
     for phase in ("decode", "prefill"):
         if record := _read(records, f"truth-{phase}.json"):
-            found |= {f"truth.{phase}.{name}": text for name, text in _truth(record["score"]["b"]).items()}
+            found |= {f"truth.{phase}.{name}": text for name, text in _truth(record).items()}
     if record := _read(records, "repeat.json"):
         found["calibrate.seconds"] = f"{max(record['calibrate_s']):.0f}"
         found["repeat.median"] = _percent(record["median"])
@@ -51,20 +52,30 @@ def _read(records: Path, name: str) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _truth(rows: list[dict[str, Any]]) -> dict[str, str]:
-    everything = next(row for row in rows if row["group"] == "all")
-    pairs = [row for row in rows if row["group"] != "all"]
-    worst = max(pairs, key=lambda row: row["mape"])
+def _truth(record: dict[str, Any]) -> dict[str, str]:
+    everything = next(row for row in record["score"]["b"] if row["group"] == "all")
+    sides = _sides(record["points"])
+    worst = max(sides, key=lambda side: sides[side])
     return {
         "sign": _of(everything["sign_right"], everything["sign_n"]),
         "small": _of(everything["small_right"], everything["small_n"]),
         "flips": _of(everything["flips_right"], everything["flips_n"]),
         "small_flips": _of(everything["small_flips_right"], everything["small_flips_n"]),
-        "mape": _percent(everything["mape"]), "worst_mape": f"{_percent(worst['mape'])} ({worst['group']})",
+        "mape": _percent(everything["mape"]), "worst_mape": f"{_percent(sides[worst])} ({worst})",
         "coverage": f"{100 * everything['coverage80']:.0f} %", "width": f"{100 * everything['width']:.0f} %",
         "roofline_mape": f"{100 * everything['roofline_mape']:.0f} %",
         "roofline_sign": f"{100 * everything['roofline_sign']:.0f} %",
     }  # fmt: skip
+
+
+def _sides(points: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean error of the step times of each side."""
+    errors: dict[str, list[float]] = defaultdict(list)
+    for p in points:
+        for side, which in ((p["a"], "a"), (p["b"], "b")):
+            if p[f"measured_{which}_s"]:
+                errors[side].append(abs(p[f"predicted_{which}_s"] / p[f"measured_{which}_s"] - 1))
+    return {side: sum(values) / len(values) for side, values in errors.items()}
 
 
 def _of(right: int, n: int) -> str:

@@ -18,9 +18,16 @@ from typing import Any
 from ridgepoint.choice import resolve
 from ridgepoint.measurement.request import PairRequest, SideRequest, step_request
 from ridgepoint.measurement.session import Session
+from ridgepoint.study.provenance import provenance
 from ridgepoint.workload import AttentionSpec, Block, Decoder, MlpSpec, decode
 
 SMALL = Decoder("same-30m", 384, 8192, (Block(AttentionSpec(6, 3, 64), MlpSpec(1024), 12),), True, 4096, "bf16")
+
+
+def made_on() -> dict[str, Any]:
+    """Machine and versions of a record."""
+    made = provenance()
+    return {"machine": dict(made.machine), "versions": dict(made.versions)}
 
 
 def main() -> None:
@@ -44,7 +51,9 @@ def main() -> None:
         f"A against A: a difference called in {called} of {n} (bound 1 of 50); half-width <= 5 % in {narrow} of {n} (bound 45)"
     )
     print(f"10 % slowdown: called in {seen} of {n} (bound 45 of 50)")
-    (options.out / f"same-load{options.load}.json").write_text(json.dumps({"same": same, "slow": slow}))
+    (options.out / f"same-load{options.load}.json").write_text(
+        json.dumps({**made_on(), "same": same, "slow": slow}, default=str)
+    )
 
 
 def one(options: argparse.Namespace, factor: float) -> dict[str, Any]:

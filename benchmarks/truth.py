@@ -31,7 +31,8 @@ MODELS: dict[str, tuple[int, int, int, int, int, int]] = {
     "m360": (960, 2560, 32, 15, 5, 49152),
     "m480": (1280, 3584, 20, 20, 4, 49152),
 }
-"""Llama shapes from 27M to 480M parameters; none of their layers is among the shapes that calibration measures."""
+"""Llama shapes of 17M to 417M parameters, heads tied (the names count the head apart); none of their layers is among
+the shapes that calibration measures."""
 
 BETS = ("fp32..bf16,int8,int4", "bf16..int8:dyn,nf4", "fp32..fp16,int8:dyn:token")
 

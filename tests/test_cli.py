@@ -354,7 +354,7 @@ def test_why_writes_one_page_that_needs_nothing_else(settled):
 def test_why_prints_the_bet_before_the_verdict(ridge):
     ran = ridge("why", MODEL, "bf16..int8", *QUICK, "--batch", "1")
     assert ran.code == 0, ran.err
-    bet, stored, verdict = (ran.out.index(x) for x in ("stated before measuring", "stored, sha256", "because"))
+    bet, stored, verdict = (ran.out.index(x) for x in ("stated before measuring", "stored, sha256", "the bet, settled"))
     assert bet < stored < verdict
     assert "Traceback" not in ran.err
 

@@ -115,5 +115,11 @@ def test_the_figures_of_the_readme_are_those_of_the_records():
     figures = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(figures)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert figures.written(text, figures.figures()) == text
-    assert figures.written("<!-- figure: a.b -->x<!-- /figure -->", {"a.b": "3"}) == "<!-- figure: a.b -->3<!-- /figure -->"
+    found = figures.figures()
+    named = set(re.findall(r"<!-- figure: ([\w.]+) -->", text))
+    assert named <= set(found), f"no record for {sorted(named - set(found))}"
+    assert figures.written(text, found) == text
+    assert (
+        figures.written("<!-- figure: a.b -->x<!-- /figure -->", {"a.b": "3"})
+        == "<!-- figure: a.b -->3<!-- /figure -->"
+    )

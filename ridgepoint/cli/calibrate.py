@@ -1,11 +1,13 @@
 """`ridge calibrate`: measure this machine, or show its card."""
 
+import re
 import sys
 from typing import Annotated
 
 import typer
 
 from ridgepoint.cli import options
+from ridgepoint.errors import BadInput
 
 __all__ = ["calibrate"]
 
@@ -24,6 +26,8 @@ def calibrate(
     from ridgepoint.hardware import load_target
     from ridgepoint.report.terminal import card
 
+    if name and not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
+        raise BadInput(f"--name is {name!r}; possible are up to 60 letters, digits, - and _")
     if show:
         Console().print(card(load_target(name or "host", device)))
         return 0

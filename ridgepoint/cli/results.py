@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ridgepoint.cli import options
-from ridgepoint.errors import BadInput
+from ridgepoint.errors import BadInput, RidgeError, UnknownName
 
 if TYPE_CHECKING:
     from ridgepoint.hardware import Target
@@ -130,7 +130,14 @@ def _measured(
     from ridgepoint.study.provenance import provenance
 
     with Store(default_path()) as store:
-        result, target = measure_side(model, with_, step, on, room_bytes(device), device, threads, seconds)
+        try:
+            result, target = measure_side(model, with_, step, on, room_bytes(device), device, threads, seconds)
+        except RidgeError as error:
+            if isinstance(error, BadInput | UnknownName):
+                raise  # nothing was tried
+            failed = {"model": model, "side": with_, "step": str(step), "reason": str(error)}
+            store.append(new_record("failure", failed, provenance()))
+            raise
         store.append(new_record("measurement", {"result": asdict(result)}, provenance(), flags=result.flags))
     return result, target
 

@@ -174,7 +174,7 @@ def _wait(device: str) -> Any:
 
 
 def _slowed(run: Runnable, clock: Clock, factor: float) -> Any:
-    """The step, followed by (factor - 1) times its own duration of real work of the same kind: a known effect."""
+    """The step, followed by (factor - 1) times its own duration of spinning on the same clock: a known effect."""
     import time
 
     def step() -> object:

@@ -146,7 +146,7 @@ def _speedups(answer: Answer) -> str:
     scale = speedup_scale(answer)
     keys = (
         ("line", "predicted"), ("band", "80 % interval"), ("seen", "measured, 95 % interval"),
-        ("hollow", "not measured"), ("dots", "datasheet roofline"), ("up", "flip predicted"),
+        ("hollow", "not measured"), ("dots", "roofline"), ("up", "flip predicted"),
         ("up open", "flip measured"),
     )  # fmt: skip
     step_keys = (

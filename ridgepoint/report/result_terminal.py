@@ -123,7 +123,7 @@ def _peak(row: OpRow, result: Result, target: Target) -> float | None:
     law = next((law for law in target.linear if law.kernel == row.kernel), None)
     dtype = result.side.split("+")[0]
     if law is not None:
-        dtype = "int8" if law.format.startswith("int8:dyn") else law.act
+        dtype = "int8" if law.format.startswith("int8:dyn") else "fp8" if law.format == "fp8" else law.act
     try:
         return target.flops_per_s(dtype)
     except NotSupported:

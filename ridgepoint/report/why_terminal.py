@@ -80,9 +80,7 @@ def _footnote(bet: Bet) -> str:
     weights = (
         "random weights (speed does not depend on their values)" if bet.random_weights else "the checkpoint's weights"
     )
-    return (
-        f"{weights}; within {percent(bet.tie)} is a tie; calibrated {bet.target_date}; roofline: the datasheet's word"
-    )
+    return f"{weights}; within {percent(bet.tie)} is a tie; calibrated {bet.target_date}; roofline from attained rates"
 
 
 def answer_table(answer: Answer) -> RenderableType:

@@ -24,7 +24,7 @@ DEFINITIONS = {
     "predicted interval": "interval.v1: 80 %, from the errors of the calibration at points it was not fitted to",
     "measured interval": "paired.v1: 95 %, over interleaved rounds of A and B",
     "error": "error.v1: predicted / measured - 1",
-    "flip": "flip.v1: batch at which the speed-up crosses 1 between two points that are not ties, log interpolated",
+    "flip": "flip.v1: batch where the speed-up crosses 1, log interpolated, between points over 5 % from it",
     "ceiling": "ceiling.v1: Amdahl, speed-up if the operators that differ took no time at all",
     "roofline": "roofline.v1: max(FLOPs / peak, bytes / bandwidth) per operator, summed: the yardstick",
     **{metric.label: metric.definition for metric in METRICS.values()},

@@ -106,7 +106,7 @@ def _curve(text: str, cells: Mapping[int, Cell]) -> Curve:
 
 
 def _flip(question: Question, side: Side, cells: Mapping[int, Cell]) -> Flip | None:
-    """Where the predicted speed-up crosses 1 between two sides that both leave the tie band; None if it does not."""
+    """Where the predicted speed-up crosses 1, by the rule of `crossing_of`; None if it does not."""
     lowest, highest = question.grid[0], question.grid[-1]
     if lowest == highest:
         return None

@@ -84,7 +84,9 @@ def _linear_law(key: tuple[str, ...], samples: Sequence[Sample], source: str) ->
         coefficients, left_out = _fit(cold, _linear_features)
         cold_rows.append(coefficients)
         errors.extend(left_out)
-        hot_rows.append(_hot_row(coefficients, _fit(hot, _linear_features)[0] if hot else None))
+        hot_coefficients, left_out = _fit(hot, _linear_features) if hot else (None, [])
+        hot_rows.append(_hot_row(coefficients, hot_coefficients))
+        errors.extend(left_out)
     return LinearLaw(
         kernel=kernel, rung=rung, format=form, act=act, threads=1, m=tuple(float(m) for m in grid),
         cold=tuple(cold_rows), hot=tuple(hot_rows), sigma=_sigma(errors), source=source,

@@ -49,6 +49,8 @@ def plan_side(model: str, side: str, step: Step, target: Target, device: str, th
         longest = max(int(g.context) for g in step.groups)
         if longest > workload.max_position_embeddings:
             raise BadInput(f"{model} takes at most {workload.max_position_embeddings} positions; asked for {longest}")
+    elif step.phase != "decode":
+        raise BadInput(f"{model} has no phase: its rows are the batch; leave --phase out, or name a model")
     settled = resolve(side, workload.dtype, device, "", threads)
     return settled.plan(workload, step), settled
 

@@ -47,8 +47,9 @@ class ScoreRow:
     small_flips_n: int
     small_flips_right: int
     """The same for all other flips, reported apart: an end leaves 1 by only 5 to 10 %."""
-    roofline_mape: float
-    roofline_sign: float
+    roofline_mape: float | None
+    roofline_sign: float | None
+    """None where no step has a roofline, or no effect exceeds 10 %."""
 
 
 def score(store: Store, by: str = "b") -> list[ScoreRow]:
@@ -122,14 +123,14 @@ def _flip_groups(answer: Answer, b: str, by: str) -> tuple[str, ...]:
     return (groups[by],) if by in groups else ()
 
 
-def _mean(errors: "np.ndarray") -> float:
+def _mean(errors: "np.ndarray") -> float | None:
     """Over the steps that have one: a target without peaks has no roofline."""
     known = errors[np.isfinite(errors)]
-    return float(np.mean(known)) if len(known) else math.nan
+    return float(np.mean(known)) if len(known) else None
 
 
-def _share(right: "np.ndarray") -> float:
-    return float(np.mean(right)) if len(right) else math.nan
+def _share(right: "np.ndarray") -> float | None:
+    return float(np.mean(right)) if len(right) else None
 
 
 def _steps(points: list[Point]) -> "np.ndarray":

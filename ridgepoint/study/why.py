@@ -247,7 +247,8 @@ def _caveats(bet: Bet, provenance: Provenance, complete: bool) -> list[str]:
 
 def _because(question: Question, side: Side, points: list[Point], text: str) -> str:
     """Why, at the smallest and the largest batch that were measured."""
-    measured = {p.batch: p.measured_speedup for p in points if p.b == text and p.measured_speedup}
+    mine = [p for p in points if p.b == text and p.measured_speedup]
+    measured = {p.batch: 1.0 if p.verdict == "undecided" else p.measured_speedup or 1.0 for p in mine}
 
     def rows(batch: int) -> Rows:
         step = step_for(question, batch)

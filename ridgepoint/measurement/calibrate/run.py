@@ -105,7 +105,7 @@ def _linear(
     if not again:
         try:
             built[probe] = LinearBench(probe, cache_bytes)
-        except NotSupported as reason:
+        except (NotSupported, RuntimeError) as reason:  # RuntimeError: torch has the kernel, this machine can't run it
             built[probe] = None
             yield {
                 "probe": "linear",
@@ -129,7 +129,7 @@ def _network(spec: str, built: dict[str, ComposedBench | None], seconds: float) 
     if spec not in built:
         try:
             built[spec] = ComposedBench(spec)
-        except NotSupported as reason:
+        except (NotSupported, RuntimeError) as reason:
             built[spec] = None
             yield {"probe": "composed", "side": spec, "absent": str(reason)}
     bench = built[spec]
