@@ -267,7 +267,7 @@ HOSTILE = [
     (("linear", 0, "cold", 0), [1.0, 2.0], "terms"), (("linear", 0, "hot", 1, 2), -1e-9, "negative"),
     (("linear", 0, "cold", 1, 2), NAN, "finite"), (("linear", 0, "cold_code_s"), NAN, "cold_code_s"),
     (("pointwise", 0, "cold_code_s"), -1e-6, "cold_code_s"), (("attention", 0, "cold_code_s"), INF, "cold_code_s"),
-    (("linear", 0, "sigma"), NAN, "sigma"),
+    (("linear", 0, "sigma"), NAN, "sigma"), (("linear", 0, "sigma"), 1000.0, "relative error"),
     (("linear", 0, "composed"), 0.0, "composed"), (("attention", 0, "composed"), 0.0, "composed"),
     (("pointwise", 0, "composed"), -1.0, "composed"), (("pointwise", 0, "cold_element_s"), NAN, "cold_element_s"),
     (("linear", 0, "sigma_composed"), -1.0, "sigma"),

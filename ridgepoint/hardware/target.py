@@ -132,6 +132,9 @@ def _without_none(value: object) -> object:
     return value
 
 
+_MOST_SIGMA = 10
+
+
 def _check(name: str, target: Target) -> None:
     for what, value in _rates(target):
         if value is not None and not 0 < value < 1e24:
@@ -139,6 +142,8 @@ def _check(name: str, target: Target) -> None:
     for what, value in _costs(target):
         if not 0 <= value < 1e6:
             raise BadInput(f"target {name}: {what} is {value}; possible is a finite number, not negative")
+        if what.endswith(("sigma", "sigma_composed")) and value > _MOST_SIGMA:
+            raise BadInput(f"target {name}: {what} is {value}; possible is a relative error of up to {_MOST_SIGMA}")
     for law in target.linear:
         _check_linear(f"target {name}: linear law of {law.kernel}", law)
     for attention in target.attention:

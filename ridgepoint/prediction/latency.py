@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ridgepoint.errors import BadInput
 from ridgepoint.hardware import Target
 from ridgepoint.prediction.launch import host_seconds
 from ridgepoint.prediction.memory import predict_memory
@@ -81,6 +82,10 @@ def step_time(plan: Plan, target: Target) -> StepTime:
     miss, times = _times(plan, target)
     residual = target.correction.sigma if target.correction else 0.1
     total: Array = sum((t.seconds for t in times), start=0.0)
+    if not np.all(np.asarray(total) > 0):
+        raise BadInput(
+            f"target {target.name} gives a step of {plan.workload.name} no time; its laws are all zero there"
+        )
     cache_sigma = _cache_sigma(plan, target, total)
     if not target.launch or plan.graph:
         return StepTime(total, times, miss, residual, cache_sigma=cache_sigma)

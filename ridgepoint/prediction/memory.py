@@ -33,5 +33,5 @@ def predict_memory(plan: Plan) -> MemoryNeed:
             widest = np.maximum(widest, live)
     if plan.step.phase == "train":
         weights = weights + plan.workload.parameters * (DTYPE_BYTES[plan.dtype] + 8)
-    kv = plan.kv_cache_bytes if plan.step.phase in ("decode", "prefill", "mixed") else 0.0
+    kv = 0.0 if plan.step.phase == "train" else plan.kv_cache_bytes
     return MemoryNeed(weights, kv, widest)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ridgepoint.errors import RidgeError
 from ridgepoint.hardware import Target, save_target
 from ridgepoint.measurement.request import CalibrationRequest
 from ridgepoint.measurement.session import Session
@@ -24,14 +25,23 @@ def calibrate(
 ) -> tuple[Target, Path]:  # fmt: skip
     """Run all probes, store their samples as one record, fit, save `<host>.calibrated.toml`.
 
-    Every sample is in the record: `refit` makes the same target from it again. `limit_s` and `rehearse` are for a GPU:
-    the longest time that its stages may take, and a run of their code on the CPU whose figures mean nothing.
+    Every sample is in the record: `refit` makes the same target from it again. Samples of a calibration that Ctrl-C or
+    the child's death cut short (on the CPU) are kept in a record flagged "interrupted"; no target is made of them.
+    `limit_s` and `rehearse` are for a GPU: the longest time that its stages may take, and a run of their code on the
+    CPU whose figures mean nothing.
     """
-    with Session() as session:
-        if device == "cuda":
-            samples, load = cuda_samples(on_sample, limit_s, rehearse, session)
-        else:
-            samples, load = _cpu_samples(provenance.machine, on_sample, session)
+    samples: list[dict[str, Any]] = []
+    try:
+        with Session() as session:
+            if device == "cuda":
+                samples, load = cuda_samples(on_sample, limit_s, rehearse, session)
+            else:
+                load = _cpu_samples(provenance.machine, on_sample, session, samples)
+    except (KeyboardInterrupt, RidgeError):
+        if samples:
+            cut = {"samples": samples, "load": "", "device": device}
+            store.append(new_record("calibration", cut, provenance, flags=("interrupted",)))
+        raise
     content = {"samples": samples, "load": load, "device": device}
     record = new_record("calibration", content, provenance, flags=("rehearsal",) if rehearse else ())
     store.append(record)
@@ -40,13 +50,13 @@ def calibrate(
 
 
 def _cpu_samples(
-    machine: Mapping[str, Any], on_sample: Callable[[str, int], None], session: Session
-) -> tuple[list[dict[str, Any]], str]:
+    machine: Mapping[str, Any], on_sample: Callable[[str, int], None], session: Session, samples: list[dict[str, Any]]
+) -> str:
+    """Fills `samples` as they come; returns the load meanwhile."""
     request = CalibrationRequest(
         cache_sizes={k: float(v) for k, v in dict(machine.get("caches_bytes") or {}).items()},
         cores=int(machine.get("cores_usable") or 1),
     )
-    samples: list[dict[str, Any]] = []
     load = ""
     for message in session.ask(request):
         if message["kind"] == "sample":
@@ -54,7 +64,7 @@ def _cpu_samples(
             on_sample(message["title"], len(samples))
         elif message["kind"] == "done":
             load = message["load"]
-    return samples, load
+    return load
 
 
 def refit(record: Record, name: str) -> Target:

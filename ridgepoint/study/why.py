@@ -268,7 +268,8 @@ def _accuracy(bet: Bet) -> dict[str, Any]:
 def _energy(points: list[Point]) -> dict[str, Any]:
     measured = [p for p in points if p.energy_a_j is not None]
     if not measured:
-        return {"measured": False, "reason": "not measurable here: no counter for this device"}
+        reason = next((p.energy_method for p in points if p.energy_method), "no counter for this device")
+        return {"measured": False, "reason": f"not measurable here: {reason}"}
     return {
         "measured": True,
         "points": [

@@ -19,10 +19,15 @@ _ROWS = (1, 16)
 def scaling_samples(
     probes: tuple[LinearProbe, ...], threads: int, cache_bytes: float, seconds: float
 ) -> Iterator[dict[str, Any]]:
-    """Speed-up of `threads` threads over one: linear kernels by rows, one attention shape, one pointwise shape."""
+    """Speed-up of `threads` threads over one: linear kernels by rows, one attention shape, one pointwise shape.
+
+    Threads that wait for one another lose by hundreds when other work holds a core, so a busy machine gives no figure:
+    its load is judged over the whole probe, which is long enough for the counters of the kernel.
+    """
     import torch
 
-    before = torch.get_num_threads()
+    before, start = torch.get_num_threads(), snapshot()
+    found: list[tuple[str, int, float]] = []
     try:
         with torch.inference_mode():
             for probe in probes:
@@ -33,11 +38,16 @@ def scaling_samples(
                     continue
                 for m in _ROWS:
                     steps = [_step(module, m, key[1], probe.act) for key, module in pool.members]
-                    yield _sample(kernel.name, m, threads, _speedup(torch, steps, threads, seconds))
+                    found.append((kernel.name, m, _speedup(torch, steps, threads, seconds)))
             for subject, rows, step in _others(torch):
-                yield _sample(subject, rows, threads, _speedup(torch, [step], threads, seconds))
+                found.append((subject, rows, _speedup(torch, [step], threads, seconds)))
     finally:
         torch.set_num_threads(before)
+    load = load_between(start, snapshot())
+    busy = load.other_cores is not None and load.other_cores > _OTHER_CORES
+    for subject, rows, speedup in found:
+        sample = {"probe": "scaling", "subject": subject, "m": rows, "threads": threads, "speedup": speedup}
+        yield {**sample, "absent": f"machine busy: {load.describe()}"} if busy else sample
 
 
 def _step(module: Any, m: int, k: int, act: str) -> Callable[[], object]:
@@ -60,13 +70,9 @@ def _others(torch: Any) -> Iterator[tuple[str, int, Callable[[], object]]]:
         yield "pointwise", rows, lambda x=x: silu(x, x)
 
 
-def _speedup(torch: Any, steps: list[Callable[[], object]], threads: int, seconds: float) -> tuple[float, str]:
-    """Interleaved passes of one and of all threads: the median of the pairs' ratios, and why it can't be trusted.
-
-    Threads that wait for one another lose by hundreds when other work holds a core, so a busy machine gives no figure.
-    """
+def _speedup(torch: Any, steps: list[Callable[[], object]], threads: int, seconds: float) -> float:
+    """Interleaved passes of one and of all threads: the median of the pairs' ratios."""
     ratios: list[float] = []
-    before = snapshot()
     until = time.perf_counter() + seconds
     while len(ratios) < _LEAST_PAIRS or time.perf_counter() < until:
         pair = []
@@ -78,15 +84,7 @@ def _speedup(torch: Any, steps: list[Callable[[], object]], threads: int, second
                 step()
             pair.append(time.perf_counter() - start)
         ratios.append(pair[0] / pair[1])
-    load = load_between(before, snapshot())
-    busy = load.other_cores is not None and load.other_cores > _OTHER_CORES
-    return median(ratios), f"machine busy: {load.describe()}" if busy else ""
-
-
-def _sample(subject: str, m: int, threads: int, found: tuple[float, str]) -> dict[str, Any]:
-    speedup, reason = found
-    sample = {"probe": "scaling", "subject": subject, "m": m, "threads": threads, "speedup": speedup}
-    return {**sample, "absent": reason} if reason else sample
+    return median(ratios)
 
 
 _LEAST_PAIRS = 3
