@@ -229,3 +229,18 @@ def test_what_does_not_fit_is_refused_with_the_batches_that_do():
         check_fits(asked, 1e5)
     with pytest.raises(DoesNotFit, match="at batch 64 .* batches up to 4 fit"):
         check_fits(asked, 5e6)
+
+
+@pytest.mark.parametrize(("machine_id", "flagged"), [("0another0one", True), ("", False), ("here", False)])
+def test_a_calibration_of_another_machine_is_flagged(machine_id, flagged, tmp_path, monkeypatch):
+    from msgspec.structs import replace
+
+    from ridgepoint.hardware import load_target, save_target
+    from ridgepoint.study.measure import predict_side, step_named
+    from ridgepoint.study.provenance import provenance
+
+    own = provenance().machine["machine_id"] if machine_id == "here" else machine_id
+    monkeypatch.setenv("RIDGEPOINT_HOME", str(tmp_path))
+    save_target(replace(load_target(TARGET), machine_id=own), "mine")
+    result, _ = predict_side(MODEL, "bf16", step_named("decode", 1, 16), "host")
+    assert any("another machine" in flag for flag in result.flags) == flagged

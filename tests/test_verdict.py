@@ -151,6 +151,8 @@ def test_score_counts_by_hand():
     assert (everything.n, everything.sign_right, everything.sign_n) == (6, 3, 4)
     assert (everything.flips_n, everything.flips_right) == (2, 1)
     assert everything.roofline_sign == pytest.approx(2 / 4), "it says 2.0 everywhere"
+    assert int8.flip_error == pytest.approx(2.0) and int4.flip_error == pytest.approx(4 / 3)
+    assert everything.flip_error == pytest.approx(math.sqrt(2.0 * 4 / 3)), "the median of the logarithms"
 
 
 def test_missed_and_invented_flips_are_failures():

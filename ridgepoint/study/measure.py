@@ -1,10 +1,11 @@
 """One side alone, on paper and on metal: the same result twice, so that one can be subtracted from the other."""
 
+from dataclasses import replace
 from typing import Any
 
 from ridgepoint.choice import Side, resolve
 from ridgepoint.errors import BadInput, DoesNotFit
-from ridgepoint.hardware import Target
+from ridgepoint.hardware import HOST, Target
 from ridgepoint.measurement.request import SideRequest, SingleRequest, step_request
 from ridgepoint.measurement.session import Session
 from ridgepoint.prediction import predict, predict_memory, step_time
@@ -12,6 +13,7 @@ from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.quantity import show_bytes
 from ridgepoint.result import OpRow, Result, Value
 from ridgepoint.study.betting import kernels_of
+from ridgepoint.study.provenance import provenance
 from ridgepoint.study.question import target_for
 from ridgepoint.workload import (
     Decoder,
@@ -61,7 +63,8 @@ def predict_side(
     """`ridge predict`: the result on paper."""
     target = target_for(on, device)
     plan, _ = plan_side(model, side, step, target, device, threads)
-    return predict(plan, target), target
+    result = predict(plan, target)
+    return replace(result, flags=(*result.flags, *_elsewhere(target, on))), target
 
 
 def measure_side(
@@ -96,7 +99,15 @@ def measure_side(
     )
     with Session() as session:
         message = [m for m in session.ask(request) if m["kind"] == "done"][-1]
-    return _result(plan, target, message, {t.op.name: t.kernel for t in time.ops}, float(time.miss)), target
+    result = _result(plan, target, message, {t.op.name: t.kernel for t in time.ops}, float(time.miss))
+    return replace(result, flags=(*result.flags, *_elsewhere(target, on))), target
+
+
+def _elsewhere(target: Target, on: str) -> tuple[str, ...]:
+    """A flag if `host` stands for a calibration of another machine, as after its data folder was moved."""
+    if on != HOST or target.machine_id in ("", provenance().machine.get("machine_id")):
+        return ()
+    return (f"{target.name} was calibrated on another machine; `ridge calibrate` measures this one",)
 
 
 def _result(plan: Plan, target: Target, message: dict[str, Any], kernels: dict[str, str], miss: float) -> Result:

@@ -47,6 +47,8 @@ class ScoreRow:
     small_flips_n: int
     small_flips_right: int
     """The same for all other flips, reported apart: an end leaves 1 by only 5 to 10 %."""
+    flip_error: float | None
+    """Median factor between predicted and measured batch of all flips that are both; 1 is exact, None without any."""
     roofline_mape: float | None
     roofline_sign: float | None
     """None where no step has a roofline, or no effect exceeds 10 %."""
@@ -112,7 +114,8 @@ def _row(name: str, pairs: list[tuple[Answer, Point]], answers: list[Answer], by
         coverage80=float(np.mean((low <= measured) & (measured <= high))), width=float(np.median(high / low - 1)),
         flips_n=sum(clear for _, _, clear in flips), flips_right=sum(ok and clear for _, ok, clear in flips),
         small_flips_n=sum(not clear for _, _, clear in flips),
-        small_flips_right=sum(ok and not clear for _, ok, clear in flips), roofline_mape=_mean(np.abs(steps[:, 1])),
+        small_flips_right=sum(ok and not clear for _, ok, clear in flips), flip_error=_flip_error(answers, group, by),
+        roofline_mape=_mean(np.abs(steps[:, 1])),
         roofline_sign=_share(np.sign(np.log(roofline[clear])) == np.sign(np.log(measured[clear]))),
     )  # fmt: skip
 
@@ -150,7 +153,7 @@ def _flips(answer: Answer) -> list[tuple[str, bool, bool]]:
     out = []
     for curve in answer.bet.curves if answer.complete else ():
         foretold = answer.bet.flips[curve.b]
-        seen = answer.flip_measured.get(curve.b) if isinstance(answer.flip_measured, dict) else answer.flip_measured
+        seen = _seen(answer, curve.b)
         points = sorted((p for p in answer.points if p.b == curve.b and p.measured_speedup), key=lambda p: p.batch)
         if len(points) < 2 or (foretold is None and seen is None):
             continue
@@ -158,6 +161,20 @@ def _flips(answer: Answer) -> list[tuple[str, bool, bool]]:
         right = bool(foretold and seen and max(foretold.batch / seen, seen / foretold.batch) <= FLIP_FACTOR)
         out.append((curve.b, right, clear))
     return out
+
+
+def _flip_error(answers: list[Answer], group: str, by: str) -> float | None:
+    logs = []
+    for answer in answers if not group or by in ("b", "phase", "model") else ():
+        for curve in answer.bet.curves:
+            foretold, seen = answer.bet.flips[curve.b], _seen(answer, curve.b)
+            if foretold and seen and (not group or group in _flip_groups(answer, curve.b, by)):
+                logs.append(abs(math.log(foretold.batch / seen)))
+    return math.exp(float(np.median(logs))) if logs else None
+
+
+def _seen(answer: Answer, b: str) -> float | None:
+    return answer.flip_measured.get(b) if isinstance(answer.flip_measured, dict) else answer.flip_measured
 
 
 def _clear(speedups: Sequence[float]) -> bool:
