@@ -300,3 +300,24 @@ def test_an_operator_without_a_law_goes_by_its_bytes_and_widens_the_interval():
     assert rope.kernel == "bytes / bandwidth"
     assert rope.seconds >= rope.op.count * rope.op.bytes / TARGET.memory_bytes_per_s()
     assert rope.sigma > next(t for t in measured.ops if t.op.name == "rope").sigma
+
+
+def test_a_shape_that_the_packed_kernel_does_not_take_goes_to_the_naive_one_or_is_refused():
+    laws = tuple(msgspec.structs.replace(law, n_multiple=64 if law.rung == "packed" else 1) for law in TARGET.linear)
+    picky, odd = changed(linear=laws), load_model("linear:100x256")
+    kernels = {t.kernel for t in step_time(a_plan("int8", decode(1, 1), odd), picky).ops}
+    assert kernels == {"int8_dequantise_linear"}
+    with pytest.raises(NotSupported, match="100 x 256.*n x 64"):
+        step_time(a_plan("nf4", decode(1, 1), odd), picky)
+
+
+def test_multiples_are_what_the_kernels_check():
+    from ridgepoint.kernels.linear import find
+    from ridgepoint.measurement.calibrate.linear import multiples
+
+    for form, group in (("int8", 0), ("int4", 32), ("nf4", 0), ("bf16", 0)):
+        kernel = find(form, "cpu")[-1]
+        n, k = multiples(kernel, group)
+        assert not kernel.check(3 * n, 3 * k, group)
+        assert n == 1 or kernel.check(n // 2, 1024, group)
+        assert k == 1 or kernel.check(1024, k // 2, group)

@@ -71,6 +71,9 @@ class LinearLaw(msgspec.Struct, frozen=True, kw_only=True):
     cold_code_s: float = 0.0
     """Added to a call whose code has left the last-level cache since the last one."""
     sigma_composed: float = 0.0
+    n_multiple: int = 1
+    k_multiple: int = 1
+    """Shapes that the kernel takes."""
 
     def seconds(self, m: Array, n: Array, k: Array, miss: Array, code_miss: Array = 0.0) -> Array:
         """Time of one call; `miss` and `code_miss` in [0, 1]: shares of weights and of code that left the cache."""

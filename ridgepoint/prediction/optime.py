@@ -66,7 +66,11 @@ def op_time(op: Op, target: Target, miss: Array, code_miss: Array, threads: int)
 
 
 def _linear(op: Linear, target: Target, miss: Array, code_miss: Array, threads: int) -> tuple[Array, tuple[Used, ...]]:
-    laws = [law for law in target.linear_laws(op.weight) if _fits(law, op)]
+    fitting = [law for law in target.linear_laws(op.weight) if _fits(law, op)]
+    laws = [law for law in fitting if not (np.any(op.n % law.n_multiple) or np.any(op.k % law.k_multiple))]
+    if fitting and not laws:
+        takes = "; ".join(f"{law.kernel} takes n x {law.n_multiple}, k x {law.k_multiple}" for law in fitting)
+        raise NotSupported(f"{op.name} is {op.n} x {op.k}: no kernel for {op.weight} takes it ({takes})")
     if not laws:
         have = sorted({law.format for law in target.linear if law.act == op.dtype})
         what = f"{op.weight}{':' + op.kernel if op.kernel else ''} with {op.dtype} activations"

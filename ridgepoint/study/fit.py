@@ -76,6 +76,7 @@ def fit_linear(samples: Iterable[Sample], source: str) -> tuple[LinearLaw, ...]:
 
 def _linear_law(key: tuple[str, ...], samples: Sequence[Sample], source: str) -> LinearLaw:
     kernel, rung, form, act = key
+    multiples = samples[0].get("multiples", (1, 1))
     grid = sorted({s["m"] for s in samples})
     cold_rows, hot_rows, errors = [], [], []
     for m in grid:
@@ -90,6 +91,7 @@ def _linear_law(key: tuple[str, ...], samples: Sequence[Sample], source: str) ->
     return LinearLaw(
         kernel=kernel, rung=rung, format=form, act=act, threads=1, m=tuple(float(m) for m in grid),
         cold=tuple(cold_rows), hot=tuple(hot_rows), sigma=_sigma(errors), source=source,
+        n_multiple=multiples[0], k_multiple=multiples[1],
     )  # fmt: skip
 
 

@@ -268,8 +268,8 @@ def _accuracy(bet: Bet) -> dict[str, Any]:
 def _energy(points: list[Point]) -> dict[str, Any]:
     measured = [p for p in points if p.energy_a_j is not None]
     if not measured:
-        reason = next((p.energy_method for p in points if p.energy_method), "no counter for this device")
-        return {"measured": False, "reason": f"not measurable here: {reason}"}
+        found = next((p.energy_method for p in points if p.energy_method), "no counter for this device")
+        return {"measured": False, "reason": f"not measurable here: {found.removeprefix('not measurable here: ')}"}
     return {
         "measured": True,
         "points": [

@@ -31,6 +31,7 @@ class LinearBench:
         self.probe, self.kernel = probe, probe_kernel(probe)
         self._stream = weight_stream(cache_bytes)
         self._bases = probe_bases(probe, self.kernel)
+        self._multiples = list(multiples(self.kernel, probe.group))
         small = probe.rung == "naive"
         self._cold = Pool() if small else fill(self._bases, _COLD_FACTOR * cache_bytes)
         self._hot = _hot_pool(self._bases)
@@ -43,7 +44,8 @@ class LinearBench:
             for m in self.probe.m:
                 for name, pool, stream in self._pools(m):
                     for (n, k), timing in _time(pool, m, self.probe.act, seconds, _least(m), stream).items():
-                        yield _sample(self.probe, self.kernel.name, m, n, k, name == "hot", timing)
+                        sample = _sample(self.probe, self.kernel.name, m, n, k, name == "hot", timing)
+                        yield {**sample, "multiples": self._multiples}
 
     def _pools(self, m: int) -> "Iterator[tuple[str, Pool, Callable[[], object] | None]]":
         """Cold weights are those of a pool beyond the cache; from `_FEW_M` on, where a pass over it takes too long, each
@@ -163,6 +165,19 @@ def _neighbours(
         return inputs[key[1]].mul_(1.0)
 
     return between
+
+
+def multiples(kernel: Any, group: int) -> tuple[int, int]:
+    """The smallest powers of two of which n and k have to be multiples, as the kernel itself checks them."""
+    big = 1024
+
+    def least(takes: Callable[[int], bool]) -> int:
+        return next((p for p in (1, 2, 4, 8, 16, 32, 64, 128) if all(takes(p * odd) for odd in (3, 5, 7))), 256)
+
+    return (
+        least(lambda n: not kernel.check(n, big, group)),
+        least(lambda k: not kernel.check(big, k, group)),
+    )
 
 
 def _sample(probe: LinearProbe, kernel: str, m: int, n: int, k: int, hot: bool, timing: Timing) -> dict[str, Any]:
