@@ -68,7 +68,8 @@ def main() -> None:
     rows = {by: [asdict(r) for r in score_answers(answers, by)] for by in ("b", "phase", "batch", "model", "regime")}
     made = provenance()
     record = {
-        "command": " ".join(sys.argv[1:]).replace(str(options.out), "DIR"), "machine": dict(made.machine), "versions": dict(made.versions),
+        "command": " ".join(sys.argv[1:]).replace(str(options.out), "DIR"),
+        "machine": dict(made.machine), "versions": dict(made.versions),
         "target_date": answers[0].bet.target_date, "score": rows, "flips": [f for a in answers for f in flips(a)],
         "points": [point(a, p) for a in answers for p in a.points],
     }  # fmt: skip
