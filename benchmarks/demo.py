@@ -6,7 +6,6 @@ Downloads are not in the figure: run `make demo` once before. Uses a data folder
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -14,8 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from record import keep
+
 from ridgepoint.store import Store
-from ridgepoint.study.provenance import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,7 +25,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
         environment = {**os.environ, "RIDGEPOINT_HOME": folder}
@@ -34,12 +33,7 @@ def main() -> None:
         with Store(Path(folder) / "ridge.db") as store:
             answer = list(store.records(kind="answer"))[-1].body["answer"]
     sys.stdout.write(f"make demo: {seconds:.0f} s (bound 360)\n")
-    made = provenance()
-    record = {
-        "machine": dict(made.machine), "versions": dict(made.versions), "seconds": seconds,
-        "verdict": answer["verdict"], "flags": answer["flags"], "points": answer["points"],
-    }  # fmt: skip
-    (options.out / "demo.json").write_text(json.dumps(record, indent=1, default=str))
+    keep(options.out, "demo.json", {"seconds": seconds, **{key: answer[key] for key in ("verdict", "flags", "points")}})
 
 
 if __name__ == "__main__":

@@ -4,29 +4,21 @@ python benchmarks/fast.py [--out DIR]
 """
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from record import keep
 
 from ridgepoint import load_model, load_target
 from ridgepoint.choice import resolve
 from ridgepoint.prediction import predict, step_time
-from ridgepoint.study.provenance import provenance
 from ridgepoint.workload import decode
 
 RUNS = 7
-
-
-def made_on() -> dict[str, Any]:
-    """Machine and versions of a record."""
-    made = provenance()
-    return {"machine": dict(made.machine), "versions": dict(made.versions)}
 
 
 def main() -> None:
@@ -49,8 +41,7 @@ def main() -> None:
     print(f"one prediction          {found['prediction_ms']:.2f} ms CPU   (bound 10)")
     print(f"sweep                   {found['sweep_per_s']:,.0f} configurations/s")
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "fast.json").write_text(json.dumps({**made_on(), **found}, indent=1, default=str))
+        keep(options.out, "fast.json", found)
 
 
 HELP = (

@@ -118,8 +118,9 @@ def _linear(idle: list[dict[str, Any]], loaded: list[dict[str, Any]]) -> dict[st
 def main() -> None:
     """Write or check."""
     text = README.read_text(encoding="utf-8")
-    new = written(text, figures())
-    missing = sorted({m[1] for m in _FIGURE.finditer(new)} - set(figures()))
+    found = figures()
+    new = written(text, found)
+    missing = sorted({m[1] for m in _FIGURE.finditer(new)} - set(found))
     if missing:
         sys.stdout.write(f"no record for: {', '.join(missing)}\n")
     if "--check" in sys.argv[1:]:

@@ -7,7 +7,6 @@ The second calibration stays as the machine's target.
 
 import argparse
 import itertools
-import json
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from record import keep
 from truth import MODELS, config_file
 
 from ridgepoint.choice import resolve
@@ -34,7 +34,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     targets, seconds = [], []
     with Store(default_path()) as store:
         for _ in range(2):
@@ -48,12 +47,9 @@ def main() -> None:
         f"two calibrations of {seconds[0]:.0f} and {seconds[1]:.0f} s (bound 90): {len(rows)} predicted steps differ by "
         f"{100 * median:.1f} % at the median (bound 3), {100 * worst:.0f} % at worst\n"
     )
-    made = provenance()
-    record = {
-        "machine": dict(made.machine), "versions": dict(made.versions), "calibrate_s": seconds, "median": median,
-        "worst": worst, "checks": [dict(t.checks) for t in targets], "steps": rows,
-    }  # fmt: skip
-    (options.out / "repeat.json").write_text(json.dumps(record, indent=1, default=str))
+    checks = [dict(t.checks) for t in targets]
+    found = {"calibrate_s": seconds, "median": median, "worst": worst, "checks": checks, "steps": rows}
+    keep(options.out, "repeat.json", found)
 
 
 def differences(first: Target, second: Target) -> list[dict[str, Any]]:

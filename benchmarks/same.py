@@ -7,7 +7,6 @@
 
 import argparse
 import contextlib
-import json
 import multiprocessing
 import sys
 import time
@@ -15,19 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from record import keep
+
 from ridgepoint.choice import resolve
 from ridgepoint.measurement.request import PairRequest, SideRequest, step_request
 from ridgepoint.measurement.session import Session
-from ridgepoint.study.provenance import provenance
 from ridgepoint.workload import AttentionSpec, Block, Decoder, MlpSpec, decode
 
 SMALL = Decoder("same-30m", 384, 8192, (Block(AttentionSpec(6, 3, 64), MlpSpec(1024), 12),), True, 4096, "bf16")
-
-
-def made_on() -> dict[str, Any]:
-    """Machine and versions of a record."""
-    made = provenance()
-    return {"machine": dict(made.machine), "versions": dict(made.versions)}
 
 
 def main() -> None:
@@ -39,7 +33,6 @@ def main() -> None:
     parser.add_argument("--load", type=int, default=0)
     parser.add_argument("--side", default="bf16")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     with busy_loops(options.load):
         same = [one(options, 1.0) for _ in range(options.runs)]
         slow = [one(options, 1.1) for _ in range(options.runs)]
@@ -51,9 +44,7 @@ def main() -> None:
         f"A against A: a difference called in {called} of {n} (bound 1 of 50); half-width <= 5 % in {narrow} of {n} (bound 45)"
     )
     print(f"10 % slowdown: called in {seen} of {n} (bound 45 of 50)")
-    (options.out / f"same-load{options.load}.json").write_text(
-        json.dumps({**made_on(), "same": same, "slow": slow}, default=str)
-    )
+    keep(options.out, f"same-load{options.load}.json", {"same": same, "slow": slow})
 
 
 def one(options: argparse.Namespace, factor: float) -> dict[str, Any]:

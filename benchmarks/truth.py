@@ -13,6 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from record import keep
+
 from ridgepoint.measurement.memory import available_bytes
 from ridgepoint.store import Store, default_path
 from ridgepoint.study.document import Answer
@@ -63,17 +65,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--points", default="few")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     answers = settle_all(options)
     rows = {by: [asdict(r) for r in score_answers(answers, by)] for by in ("b", "phase", "batch", "model", "regime")}
-    made = provenance()
-    record = {
+    found = {
         "command": " ".join(sys.argv[1:]).replace(str(options.out), "DIR"),
-        "machine": dict(made.machine), "versions": dict(made.versions),
         "target_date": answers[0].bet.target_date, "score": rows, "flips": [f for a in answers for f in flips(a)],
         "points": [point(a, p) for a in answers for p in a.points],
     }  # fmt: skip
-    (options.out / f"truth-{options.phase}.json").write_text(json.dumps(record, indent=1, default=str))
+    keep(options.out, f"truth-{options.phase}.json", found)
     from rich.console import Console
 
     from ridgepoint.report.terminal import score_table

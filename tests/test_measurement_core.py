@@ -55,10 +55,11 @@ def test_timed_gives_the_mean_of_its_calls():
 
 
 @pytest.mark.parametrize("clock", [ThreadCpu(), Wall()], ids=lambda clock: clock.name)
-def test_resolution_is_measured(clock):
+def test_resolution_is_measured(clock, monkeypatch):
     found = resolution(clock)
-    assert 0 < found.smallest_s < 0.02 and found.cost_s >= 0
-    assert 0 < resolution_s(clock) < 0.02
+    assert found.cost_s >= 0
+    monkeypatch.setattr("ridgepoint.measurement.clock.resolution", lambda clock: found)  # a second reading may differ
+    assert 0 < found.smallest_s <= resolution_s(clock) < 0.02
 
 
 def test_resolution_of_a_coarse_clock_is_its_tick():

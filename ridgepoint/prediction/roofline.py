@@ -6,7 +6,7 @@ from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import Target
 from ridgepoint.quantity import Array
 from ridgepoint.result import Bound
-from ridgepoint.workload import Op, Plan
+from ridgepoint.workload import Op, Plan, arithmetic_dtype
 
 __all__ = ["bound_of", "compute_dtype", "roofline_seconds"]
 
@@ -27,11 +27,9 @@ def roofline_seconds(plan: Plan, target: Target) -> Array:
 
 
 def compute_dtype(op: Op, target: Target) -> str:
-    """The dtype whose units do the arithmetic: int8 where activations are quantised too, else the activations'."""
-    weight = getattr(op, "weight", op.dtype)
-    if weight.startswith("int8:dyn"):
-        return "int8" if any(p.dtype == "int8" for p in target.peaks) else op.dtype
-    return weight if weight == "fp8" else op.dtype
+    """The dtype whose units do the arithmetic; that of the activations where the target has no peak for int8."""
+    dtype = arithmetic_dtype(getattr(op, "weight", op.dtype), op.dtype)
+    return op.dtype if dtype == "int8" and all(p.dtype != "int8" for p in target.peaks) else dtype
 
 
 def bound_of(op: Op, seconds: float, target: Target, miss: float) -> Bound:

@@ -13,6 +13,7 @@ from ridgepoint.quantity import show, show_bytes, show_time
 from ridgepoint.report.grid_terminal import add, grid, heading, line, pairs
 from ridgepoint.report.words import ABSENT, clean, given, kernel_lines, signed
 from ridgepoint.result import METRICS, OpRow, Result, Value
+from ridgepoint.workload import arithmetic_dtype
 
 __all__ = ["compare_table", "result_table"]
 
@@ -123,7 +124,7 @@ def _peak(row: OpRow, result: Result, target: Target) -> float | None:
     law = next((law for law in target.linear if law.kernel == row.kernel), None)
     dtype = result.side.split("+")[0]
     if law is not None:
-        dtype = "int8" if law.format.startswith("int8:dyn") else "fp8" if law.format == "fp8" else law.act
+        dtype = arithmetic_dtype(law.format, law.act)
     try:
         return target.flops_per_s(dtype)
     except NotSupported:

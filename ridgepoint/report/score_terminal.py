@@ -45,20 +45,18 @@ class Score(Protocol):
 
 def score_table(rows: Iterable[Score]) -> RenderableType:
     """Signs, errors, coverage and flips by group."""
-    table = grid(("<group", "n", "sign", "ties", "MAPE", "median", "bias", "in 80 %", "flips", "roofline MAPE", "sign"))
     rows = list(rows)
-    table.columns[0].no_wrap, table.columns[0].min_width = True, max((len(row.group) for row in rows), default=0)
+    if not rows:
+        return line("no settled bets yet; `ridge why MODEL A..B` makes one")
+    table = grid(("<group", "n", "sign", "ties", "MAPE", "median", "bias", "in 80 %", "flips", "roofline MAPE", "sign"))
+    table.columns[0].no_wrap, table.columns[0].min_width = True, max(len(row.group) for row in rows)
     table.columns[9].header = Text("roofline\nMAPE")
-    found = False
     for row in rows:
-        found = True
         add(
             table, row.group, str(row.n), _of(row.sign_right, row.sign_n), str(row.tie_n), given(row.mape, percent),
             given(row.median_ape, percent), signed(row.bias), given(row.coverage80, percent),
             _of(row.flips_right, row.flips_n), given(row.roofline_mape, percent), given(row.roofline_sign, percent),
         )  # fmt: skip
-    if not found:
-        return line("no settled bets yet; `ridge why MODEL A..B` makes one")
     note = (
         "sign: faster side named, ties apart; MAPE, median, bias: of the step time; "
         "in 80 %: aim 70 to 90 %; flips: within a factor of 1.5, between ends that leave 1 by more than 10 %"

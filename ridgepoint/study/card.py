@@ -22,7 +22,7 @@ from ridgepoint.study.fit import (
     merge_rounds,
 )
 from ridgepoint.study.net import net_plan
-from ridgepoint.workload import Linear
+from ridgepoint.workload import Linear, arithmetic_dtype
 
 __all__ = ["build_target"]
 
@@ -65,8 +65,8 @@ def build_target(
 def _with_cold_code(target: Target, extra: Mapping[tuple[str, str], tuple[float, float]]) -> Target:
     change = msgspec.structs.replace
 
-    def of(*key: str) -> tuple[float, float]:
-        return extra.get((key[0], key[1]), (0.0, 0.0))
+    def of(subject: str, act: str) -> tuple[float, float]:
+        return extra.get((subject, act), (0.0, 0.0))
 
     return change(
         target,
@@ -186,7 +186,7 @@ def _above_roof(target: Target, samples: Sequence[Sample]) -> str:
     for s in samples:
         if s["probe"] != "linear" or "absent" in s:
             continue
-        dtype = "int8" if s["format"].startswith("int8:dyn") else "fp8" if s["format"] == "fp8" else s["act"]
+        dtype = arithmetic_dtype(s["format"], s["act"])
         rate = 2.0 * s["m"] * s["n"] * s["k"] / s["seconds"]
         if dtype in peaks and rate > 1.1 * peaks[dtype]:
             return f"{s['kernel']} m={s['m']} n={s['n']} k={s['k']} reaches {rate / peaks[dtype]:.2f}x the attained {dtype} peak"

@@ -14,7 +14,7 @@ from ridgepoint.quantity import show_bytes
 from ridgepoint.result import OpRow, Result, Value
 from ridgepoint.study.betting import kernels_of
 from ridgepoint.study.provenance import provenance
-from ridgepoint.study.question import target_for
+from ridgepoint.study.question import check_step, target_for
 from ridgepoint.workload import (
     Decoder,
     LinearLayer,
@@ -47,12 +47,7 @@ def step_named(phase: str, batch: int, isl: int, new: tuple[int, ...] = (), cach
 def plan_side(model: str, side: str, step: Step, target: Target, device: str, threads: int) -> tuple[Plan, Side]:
     """The settled plan of one side; refuses positions that the model does not have."""
     workload = load_model(model)
-    if isinstance(workload, Decoder):
-        longest = max(int(g.context) for g in step.groups)
-        if longest > workload.max_position_embeddings:
-            raise BadInput(f"{model} takes at most {workload.max_position_embeddings} positions; asked for {longest}")
-    elif step.phase != "decode":
-        raise BadInput(f"{model} has no phase: its rows are the batch; leave --phase out, or name a model")
+    check_step(model, workload, step.phase, max(int(g.context) for g in step.groups))
     settled = resolve(side, workload.dtype, device, "", threads)
     return settled.plan(workload, step), settled
 

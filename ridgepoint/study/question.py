@@ -7,7 +7,7 @@ from ridgepoint.errors import BadInput
 from ridgepoint.hardware import HOST, Target, load_target
 from ridgepoint.workload import Decoder, LinearLayer, Step, decode, forward, load_model, prefill, weights_directory
 
-__all__ = ["Question", "ask", "step_for", "target_for"]
+__all__ = ["Question", "ask", "check_step", "step_for", "target_for"]
 
 DEVICES = ("cpu", "cuda")
 PHASES = ("decode", "prefill", "forward")
@@ -61,12 +61,9 @@ def ask(
     sides = [resolve(text, workload.dtype, device, common, threads) for text in (a_text, *b_texts)]
     grid = _grid(sides, batches)
     context, new = (isl, 1) if phase == "decode" else (0, isl)
+    check_step(model, workload, phase, context + new)
     if isinstance(workload, LinearLayer):
-        if phase != "decode":
-            raise BadInput(f"{model} has no phase: its rows are the batch; leave --phase out, or name a model")
         context = 0
-    elif context + new > workload.max_position_embeddings:
-        raise BadInput(f"{model} takes at most {workload.max_position_embeddings} positions; asked for {context + new}")
     directory = weights_directory(model)
     question = Question(
         model,
@@ -86,6 +83,15 @@ def ask(
     for side in sides:
         side.plan(workload, step_for(question, grid[0]))  # refuses what a side cannot do, before anything else
     return question
+
+
+def check_step(model: str, workload: Decoder | LinearLayer, phase: str, longest: int) -> None:
+    """Refuses a phase of a single layer, and positions that a model does not have."""
+    if isinstance(workload, LinearLayer):
+        if phase != "decode":
+            raise BadInput(f"{model} has no phase: its rows are the batch; leave --phase out, or name a model")
+    elif longest > workload.max_position_embeddings:
+        raise BadInput(f"{model} takes at most {workload.max_position_embeddings} positions; asked for {longest}")
 
 
 def target_for(on: str, device: str) -> Target:

@@ -1,7 +1,7 @@
 """Workloads: what has to be computed, as operators with their shapes, FLOPs and bytes."""
 
 from ridgepoint.workload.decoder import AttentionSpec, Block, Decoder, MlpSpec
-from ridgepoint.workload.format import DTYPE_BYTES, DTYPES, INT4_GROUPS, Format, format_named
+from ridgepoint.workload.format import DTYPE_BYTES, DTYPES, INT4_GROUPS, Format, arithmetic_dtype, format_named
 from ridgepoint.workload.op import POINTWISE, Attention, Linear, Op, Pointwise, Role
 from ridgepoint.workload.operator import LinearLayer
 from ridgepoint.workload.plan import Plan, Rewrite, Workload
@@ -11,6 +11,6 @@ from ridgepoint.workload.step import Group, Step, decode, forward, mixed, prefil
 __all__ = [
     "DTYPES", "DTYPE_BYTES", "INT4_GROUPS", "POINTWISE", "Attention", "AttentionSpec", "Block", "Decoder", "Format",
     "Group", "Linear", "LinearLayer", "MlpSpec", "Op", "Plan", "Pointwise", "Rewrite", "Role", "Step", "Workload",
-    "catalogue_names", "decode", "format_named", "forward", "load_model", "mixed", "prefill", "train",
+    "arithmetic_dtype", "catalogue_names", "decode", "format_named", "forward", "load_model", "mixed", "prefill", "train",
     "weights_directory",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 from ridgepoint.errors import BadInput, UnknownName
 from ridgepoint.quantity import Array
 
-__all__ = ["DTYPES", "DTYPE_BYTES", "INT4_GROUPS", "Format", "format_named"]
+__all__ = ["DTYPES", "DTYPE_BYTES", "INT4_GROUPS", "Format", "arithmetic_dtype", "format_named"]
 
 DTYPE_BYTES: dict[str, float] = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
 DTYPES = tuple(DTYPE_BYTES)
@@ -63,3 +63,10 @@ def format_named(name: str) -> Format:
         known = ", ".join(map(str, INT4_GROUPS))
         raise BadInput(f"int4 groups of {group[:40]!r} weights have no kernel; groups of {known} do")
     raise UnknownName("weight format", name, [*_PLAIN, *_QUANTISED, *(f"int4:g{g}" for g in INT4_GROUPS)])
+
+
+def arithmetic_dtype(weight: str, act: str) -> str:
+    """The dtype whose units multiply: int8 where activations are quantised too, fp8, else that of the activations."""
+    if weight.startswith("int8:dyn"):
+        return "int8"
+    return weight if weight == "fp8" else act
