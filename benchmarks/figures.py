@@ -33,12 +33,12 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
             record["verdict"].replace("\n", "\n>\n> "),
         )
     if record := _read(records, "same-load0.json"):
-        found |= _same(record)
+        found |= of_same(record)
     if record := _read(records, "fast.json"):
         found |= {f"fast.{name}": f"{record[name]:.2g}" for name in ("import_s", "help_s", "prediction_ms")}
     idle, loaded = _read(records, "linear-load0.json"), _read(records, "linear-load2.json")
     if idle and loaded:
-        found |= _linear(idle, loaded)
+        found |= of_linear(idle["points"], loaded["points"])
     return found
 
 
@@ -94,7 +94,8 @@ def _machine(machine: dict[str, Any], versions: dict[str, str]) -> str:
     )
 
 
-def _same(record: dict[str, Any]) -> dict[str, str]:
+def of_same(record: dict[str, Any]) -> dict[str, str]:
+    """What `same.py` found, in words."""
     same, slow = record["same"], record["slow"]
     return {
         "same.called": _of(sum(r["verdict"] in ("faster", "slower") for r in same), len(same)),
@@ -103,7 +104,9 @@ def _same(record: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _linear(idle: list[dict[str, Any]], loaded: list[dict[str, Any]]) -> dict[str, str]:
+def of_linear(idle: list[dict[str, Any]], loaded: list[dict[str, Any]]) -> dict[str, str]:
+    """How many points were measured under load, and how many of those turned the sign of a clear idle effect."""
+
     def measured(points: list[dict[str, Any]]) -> dict[tuple[Any, ...], float]:
         return {
             (p["layer"], p["a"], p["b"], p["batch"]): p["measured_speedup"] for p in points if p["measured_speedup"]

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from figures import of_linear
+from record import keep
 from same import busy_loops
 
 from ridgepoint.measurement.memory import available_bytes
@@ -45,7 +47,6 @@ def main() -> None:
     parser.add_argument("--batch", default="1,2,4,8,16,32,64")
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     batches = tuple(int(b) for b in options.batch.split(","))
     points: list[dict[str, Any]] = []
     with busy_loops(options.load), Store(default_path()) as store:
@@ -55,27 +56,13 @@ def main() -> None:
                 effort = Effort(seconds=options.seconds, every_point=True)
                 answer = why(question, store, provenance(), Quiet(), effort, float(available_bytes() or 2**62))
                 points += [{**p, "layer": layer} for p in plain(answer)["points"]]
-    (options.out / f"linear-load{options.load}.json").write_text(json.dumps(points, indent=1))
+    keep(options.out, f"linear-load{options.load}.json", {"points": points})
     idle = options.out / "linear-load0.json"
     if options.load and idle.is_file():
-        compare(json.loads(idle.read_text()), points)
-
-
-def compare(idle: list[dict[str, Any]], loaded: list[dict[str, Any]]) -> None:
-    """How many points were measured under load, and how many of those turned the sign of a clear idle effect."""
-    clear = {
-        key(p): p["measured_speedup"] for p in idle if p["measured_speedup"] and abs(p["measured_speedup"] - 1) > 0.03
-    }
-    measured = {key(p): p["measured_speedup"] for p in loaded if p["measured_speedup"]}
-    turned = [k for k, value in clear.items() if k in measured and (measured[k] > 1) != (value > 1)]
-    print(
-        f"{len(measured)} of {len(loaded)} points measured under load; {len(turned)} of {len(clear)} signs turned: {turned}"
-    )
-
-
-def key(point: dict[str, Any]) -> tuple[Any, ...]:
-    """What makes two points the same question."""
-    return point["layer"], point["a"], point["b"], point["batch"]
+        said = of_linear(json.loads(idle.read_text())["points"], points)
+        sys.stdout.write(
+            f"under load {said['linear.load.measured']} points measured, {said['linear.load.turned']} signs turned\n"
+        )
 
 
 if __name__ == "__main__":

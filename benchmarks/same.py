@@ -7,21 +7,24 @@
 
 import argparse
 import contextlib
+import math
 import multiprocessing
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from figures import of_same
 from record import keep
+from truth import config_file
 
-from ridgepoint.choice import resolve
-from ridgepoint.measurement.request import PairRequest, SideRequest, step_request
-from ridgepoint.measurement.session import Session
-from ridgepoint.workload import AttentionSpec, Block, Decoder, MlpSpec, decode
-
-SMALL = Decoder("same-30m", 384, 8192, (Block(AttentionSpec(6, 3, 64), MlpSpec(1024), 12),), True, 4096, "bf16")
+from ridgepoint.measurement.memory import room_bytes
+from ridgepoint.store import Store, default_path
+from ridgepoint.study.provenance import provenance
+from ridgepoint.study.question import Question, ask
+from ridgepoint.study.why import Effort, why
 
 
 def main() -> None:
@@ -33,35 +36,39 @@ def main() -> None:
     parser.add_argument("--load", type=int, default=0)
     parser.add_argument("--side", default="bf16")
     options = parser.parse_args()
-    with busy_loops(options.load):
-        same = [one(options, 1.0) for _ in range(options.runs)]
-        slow = [one(options, 1.1) for _ in range(options.runs)]
-    called = sum(r["verdict"] in ("faster", "slower") for r in same)
-    narrow = sum(r["half_width"] <= 0.05 for r in same)
-    seen = sum(r["verdict"] == "slower" for r in slow)
-    n = options.runs
-    print(
-        f"A against A: a difference called in {called} of {n} (bound 1 of 50); half-width <= 5 % in {narrow} of {n} (bound 45)"
-    )
-    print(f"10 % slowdown: called in {seen} of {n} (bound 45 of 50)")
-    keep(options.out, f"same-load{options.load}.json", {"same": same, "slow": slow})
-
-
-def one(options: argparse.Namespace, factor: float) -> dict[str, Any]:
-    """One comparison in a fresh process, so that memory is laid out anew."""
-    side = SideRequest(spec=resolve(options.side, "bf16").spec, device="cpu")
-    request = PairRequest(
-        decoder=SMALL, a=side, b=side, step=step_request(decode(4, 64)), seconds=options.seconds, slow_b=factor
-    )
-    with Session() as session:
-        message = [m for m in session.ask(request) if m["kind"] == "done"][-1]
-    paired = message["paired"]
-    result = {k: paired[k] for k in ("speedup", "low", "high", "verdict", "n")} | {"half_width": message["half_width"]}
+    with busy_loops(options.load), tempfile.TemporaryDirectory() as folder, Store(default_path()) as store:
+        model = str(config_file("m27", Path(folder)))
+        question = ask(model, f"{options.side}..{options.side}", batches=(4,), isl=64)
+        same = [one(question, store, options.seconds, 1.0) for _ in range(options.runs)]
+        slow = [one(question, store, options.seconds, 1.1) for _ in range(options.runs)]
+    found = {"same": same, "slow": slow}
+    said = of_same(found)
     sys.stdout.write(
-        f"  x{factor}: {paired['speedup']:.3f} ({paired['low']:.3f}-{paired['high']:.3f}) {paired['verdict']}\n"
+        f"A against A: a difference called in {said['same.called']} (bound 1 of 50); half-width <= 5 % in "
+        f"{said['same.narrow']} (bound 45); a 10 % slowdown called in {said['same.slow_called']} (bound 45)\n"
     )
+    keep(options.out, f"same-load{options.load}.json", found)
+
+
+def one(question: Question, store: Store, seconds: float, factor: float) -> dict[str, Any]:
+    """One run of `ridge why`, which measures in a process of its own, so memory is laid out anew."""
+    effort = Effort(seconds=seconds, slow_b=factor)
+    point = why(question, store, provenance(), Quiet(), effort, room_bytes("cpu")).points[0]
+    low, high = float(point.measured_low or 0.0), float(point.measured_high or math.inf)
+    sys.stdout.write(f"  x{factor}: {point.measured_speedup:.3f} ({low:.3f}-{high:.3f}) {point.verdict}\n")
     sys.stdout.flush()
-    return result
+    return {
+        "speedup": point.measured_speedup, "low": low, "high": high, "verdict": point.verdict, "n": point.rounds,
+        "half_width": math.log(high / low) / 2, "load": point.load,
+    }  # fmt: skip
+
+
+class Quiet:
+    """Says nothing while `why` works."""
+
+    def bet(self, bet: Any, record: Any) -> None: ...
+    def stage(self, text: str, done: int, total: int) -> None: ...
+    def point(self, point: Any) -> None: ...
 
 
 @contextlib.contextmanager

@@ -25,16 +25,16 @@ from ridgepoint.study.why import Effort, why
 
 MODELS: dict[str, tuple[int, int, int, int, int, int]] = {
     # name: hidden, intermediate, layers, heads, kv_heads, vocab
-    "m27": (384, 1024, 6, 6, 6, 16384),
-    "m60": (512, 1536, 8, 8, 4, 32000),
-    "m110": (768, 2048, 12, 12, 12, 16000),
-    "m130": (640, 1792, 18, 10, 2, 49152),
-    "m230": (1024, 2816, 14, 16, 8, 32000),
-    "m360": (960, 2560, 32, 15, 5, 49152),
-    "m480": (1280, 3584, 20, 20, 4, 49152),
+    "m27": (384, 1024, 12, 6, 6, 16384),
+    "m42": (512, 1536, 8, 8, 4, 32000),
+    "m97": (768, 2048, 12, 12, 12, 16000),
+    "m111": (640, 1792, 18, 10, 2, 49152),
+    "m198": (1024, 2816, 14, 16, 8, 32000),
+    "m362": (960, 2560, 32, 15, 5, 49152),
+    "m488": (1280, 3584, 24, 20, 4, 49152),
 }
-"""Llama shapes of 17M to 417M parameters, heads tied (the names count the head apart); none of their layers is among
-the shapes that calibration measures."""
+"""Llama shapes of 27M to 488M parameters (the name says how many), heads tied; none of their layers is among the shapes
+that calibration measures."""
 
 BETS = ("fp32..bf16,int8,int4", "bf16..int8:dyn,nf4", "fp32..fp16,int8:dyn:token")
 
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--isl", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--points", default="few")
+    parser.add_argument("--name", default="", help="of the record; default: truth-PHASE")
     options = parser.parse_args()
     answers = settle_all(options)
     rows = {by: [asdict(r) for r in score_answers(answers, by)] for by in ("b", "phase", "batch", "model", "regime")}
@@ -72,7 +73,7 @@ def main() -> None:
         "target_date": answers[0].bet.target_date, "score": rows, "flips": [f for a in answers for f in flips(a)],
         "points": [point(a, p) for a in answers for p in a.points],
     }  # fmt: skip
-    keep(options.out, f"truth-{options.phase}.json", found)
+    keep(options.out, f"{options.name or 'truth-' + options.phase}.json", found)
     from rich.console import Console
 
     from ridgepoint.report.terminal import score_table
