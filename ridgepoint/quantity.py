@@ -1,16 +1,15 @@
-"""Numbers the workbench speaks: base units inside, a source with each figure, scaled only for a person.
+"""Numbers the workbench speaks: base units inside, scaled only for a person.
 
 Every float in this package is in a base unit and says so in its name: `_s` seconds, `_j` joules,
 `_bytes`, `_flops` (a count; a multiply-accumulate is 2), `_flops_per_s`, `_bytes_per_s`.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Figure", "show", "show_bytes", "show_ratio", "show_time"]
+__all__ = ["Array", "show", "show_bytes", "show_ratio", "show_time"]
 
 Array = float | npt.NDArray[np.float64]
 """A scalar or a NumPy array: operator and time formulas take either and broadcast."""
@@ -27,22 +26,6 @@ _SI = (
     (1e-9, "n"),
     (1e-12, "p"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One number with its unit, the place it comes from and what it holds for (`scope`)."""
-
-    value: float
-    unit: str
-    source: str
-    scope: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.source:
-            raise ValueError(f"figure {self.value} {self.unit} has no source")
-        if not math.isfinite(self.value):
-            raise ValueError(f"figure {self.value} {self.unit} from {self.source} is not finite")
 
 
 def show(value: float, unit: str, digits: int = 3) -> str:

@@ -22,7 +22,12 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "latency_s": Metric("latency", "s", "lower", "step.v1: one forward step to the logits, no sampling"),
     "tokens_per_s": Metric("tokens/s", "1/s", "higher", "throughput.v1: new tokens of the step / latency"),
-    "memory_bytes": Metric("memory", "B", "lower", "memory.v1: weights + KV cache + largest activations"),
+    "memory_bytes": Metric(
+        "memory", "B", "lower", "memory.v1: weights as stored + KV cache + activations held at once"
+    ),
+    "resident_bytes": Metric(
+        "resident memory", "B", "lower", "resident.v1: peak of the process less what it held before it built the model"
+    ),
     "energy_j": Metric("energy", "J", "lower", "energy.v1: joules per step, idle included"),
 }
 """A row here is all that a new metric needs: tables, database columns and charts follow."""

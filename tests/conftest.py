@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,44 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     home = tmp_path_factory.mktemp("ridgepoint-home")
     monkeypatch.setenv("RIDGEPOINT_HOME", str(home))
     return home
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """The one line on standard error of a refused command."""
+        lines = [line for line in self.err.splitlines() if line.strip()]
+        assert len(lines) == 1, f"one line, not {len(lines)}:\n{self.err}"
+        assert lines[0].startswith("ridge: ")
+        assert "Traceback" not in self.err
+        return lines[0]
+
+
+Ridge = Callable[..., Ran]
+
+
+@pytest.fixture
+def ridge(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ridge:
+    """Runs a command in this process; an exception that would be a traceback fails the test."""
+
+    from ridgepoint.cli import main
+
+    def run(*words: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["ridge", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capfd.readouterr()
+        return Ran(int(stop.value.code or 0), out, err)
+
+    return run
 
 
 @pytest.fixture(autouse=True)

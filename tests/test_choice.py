@@ -205,7 +205,6 @@ def test_a_settled_side_parses_back_to_itself(text, checkpoint, threads):
     except NotSupported:
         return
     assert resolve(side.spec, "fp16", common="batch:7" if "batch" in side.spec else "") == side
-    assert resolve(side.short, side.choices[0].spelled) == side or "threads" in side.short or threads != 1
     assert {c.AXIS for c in side.choices} >= {"dtype", "threads"}
 
 

@@ -32,23 +32,24 @@ from ridgepoint.hardware import (
 )
 from ridgepoint.hardware.law import WIDE_N, decode_terms, linear_terms, prefill_terms
 from ridgepoint.hardware.nonnegative import fit_nonnegative
+from ridgepoint.hardware.target import SCHEMA
 
 DATA = Path(__file__).parent / "data" / "test-target.calibrated.toml"
 TEXT = DATA.read_bytes()
 TARGET = decode_target(DATA.name, TEXT)
-SHAPES = [(n, k) for n in (256, 576, 1536, 5120, 8192) for k in (256, 576, 2048)]
+SHAPES = [(n, k) for n in (256, 576, 1536, 5120, 8192) for k in (256, 576, 960, 1500, 2048)]
 
 # Fits
 
 costs = st.floats(1e-13, 1e-4)
 
 
-@given(st.lists(costs, min_size=5, max_size=5), st.sets(st.integers(0, 4), min_size=1))
+@given(st.lists(costs, min_size=7, max_size=7), st.sets(st.integers(0, 6), min_size=1))
 def test_fit_recovers_the_coefficients_of_exact_times(magnitudes, active):
     """Each coefficient is scaled so that its term is a fair share of the time; the absent ones stay exactly 0."""
     terms = np.stack(linear_terms(*(np.array(column, float) for column in zip(*SHAPES, strict=True))), axis=1)
     spread = np.clip(np.array(magnitudes), 1e-5, 1e-4) / terms.mean(axis=0)
-    truth = np.where([i in active for i in range(5)], spread, 0.0)
+    truth = np.where([i in active for i in range(7)], spread, 0.0)
     seconds = terms @ truth
     usable = seconds > 0
     if usable.sum() < len(active):
@@ -157,7 +158,13 @@ def test_code_that_left_the_cache_adds_its_time():
 
 
 def test_wide_outputs_cost_more_only_beyond_their_width():
-    assert [float(linear_terms(n, 3)[4]) for n in (1, WIDE_N, WIDE_N + 2)] == [0, 0, 6]
+    assert [float(linear_terms(n, 3)[6]) for n in (1, WIDE_N, WIDE_N + 2)] == [0, 0, 6]
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6))
+def test_the_three_weight_terms_are_all_weights(n, k):
+    parts = [float(t) for t in linear_terms(n, k)[1:4]]
+    assert sum(parts) == n * k and parts[0] == n * min(k, 512) and parts[1] <= n * 512
 
 
 @given(st.integers(1, 64), st.integers(1, 4096), st.sampled_from([64, 128]))
@@ -191,7 +198,7 @@ def test_scaling_stays_between_its_ends(m):
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=12)
 rates, factors, seconds_ = st.floats(1e-3, 1e20), st.floats(1e-3, 1e5), st.floats(0, 1e5)
-rows = st.tuples(*[seconds_] * 5)
+rows = st.tuples(*[seconds_] * 7)
 grids = st.lists(st.floats(1e-3, 1e12), min_size=2, max_size=5, unique=True).map(lambda xs: tuple(sorted(xs)))
 
 
@@ -209,7 +216,7 @@ def targets(draw):
         return st.lists(st.builds(struct, **used), max_size=2).map(tuple)
 
     return Target(
-        schema=1, name=draw(names), kind=draw(st.sampled_from(["cpu", "gpu"])), date=draw(names),
+        schema=SCHEMA, name=draw(names), kind=draw(st.sampled_from(["cpu", "gpu"])), date=draw(names),
         aliases=draw(st.lists(names, max_size=2).map(tuple)), machine=draw(st.dictionaries(names, names, max_size=2)),
         cores=draw(st.none() | st.integers(1, 1024)), memory_bytes=draw(st.none() | rates),
         peaks=draw(some(Peak, dtype=names, flops_per_s=rates, scope=names)),
@@ -217,7 +224,7 @@ def targets(draw):
         linear=draw(some(LinearLaw, kernel=names, rung=names, format=names, act=names, threads=st.just(1),
                          m=st.just(grid), cold=many, hot=many, composed=factors)),
         attention=draw(some(AttentionLaw, kernel=names, dtype=names, threads=st.just(1), decode=st.tuples(*[seconds_] * 6),
-                            prefill=rows, composed=factors)),
+                            prefill=st.tuples(*[seconds_] * 5), composed=factors)),
         pointwise=draw(some(PointwiseLaw, kind=names, dtype=names, threads=st.just(1),
                             terms=st.tuples(seconds_, seconds_, seconds_), composed=factors, cold_element_s=seconds_)),
         scaling=draw(some(ScalingLaw, subject=names, threads=st.integers(2, 64), m=st.just(grid), speedup=ups)),
@@ -255,7 +262,7 @@ def changed(path, value):
 
 NAN, INF = float("nan"), float("inf")
 HOSTILE = [
-    (("schema",), 2, "schema"), (("name",), None, "name"), (("name",), 3, "name"), (("memory_bytes",), 0, "memory"),
+    (("schema",), 3, "schema"), (("name",), None, "name"), (("name",), 3, "name"), (("memory_bytes",), 0, "memory"),
     (("memory_bytes",), -1.0, "memory"), (("memory_bytes",), NAN, "memory"), (("cores",), 0, "cores"),
     (("peaks", 0, "flops_per_s"), INF, "peak"), (("peaks", 0, "flops_per_s"), -1.0, "peak"),
     (("peaks", 0, "source"), None, "source"), (("peaks", 0, "source"), "elsewhere", "source"),

@@ -184,7 +184,9 @@ def test_residency_is_that_of_weights_and_cache():
     plan = a_plan("bf16", decode(3, 50), TINY)
     table = 2 * 512 * 256
     norms = 2 * 5 * 256
-    assert float(working_set_bytes(plan)) == plan.weight_bytes - table - norms + 3 * 51 * TINY.kv_bytes_per_token(2)
+    assert float(
+        working_set_bytes(plan, TARGET)
+    ) == plan.weight_bytes - table - norms + 3 * 51 * TINY.kv_bytes_per_token(2)
     small, large = miss_share(plan, TARGET), miss_share(a_plan("bf16", decode(1, 8)), TARGET)
     assert small == 0 and large == 1
     assert miss_share(plan, changed(residency=None)) == 1
@@ -264,7 +266,7 @@ def test_each_missing_law_is_named():
     for fields, says in (
         ({"linear": ()}, "no kernel for bf16 with bf16 activations; with bf16 it has none"),
         ({"attention": tuple(x for x in TARGET.attention if x.dtype == "fp32")}, "it has flash fp32, math fp32"),
-        ({"pointwise": (), "levels": ()}, "no DRAM read bandwidth"),
+        ({"pointwise": ()}, "no embedding for bf16; it has none"),
     ):
         with pytest.raises(NotSupported, match=says):
             step_time(plan, changed(**fields))
@@ -292,14 +294,21 @@ def test_attention_takes_the_law_of_its_phase():
     assert seconds(train(3, 20), "grad_input") == pytest.approx(2.5 * seconds(train(3, 20)), rel=1e-12)
 
 
-def test_an_operator_without_a_law_goes_by_its_bytes_and_widens_the_interval():
-    without = msgspec.structs.replace(TARGET, pointwise=tuple(x for x in TARGET.pointwise if x.kind != "rope"))
-    plan = a_plan("bf16", decode(1, 64))
-    measured, by_bytes = (step_time(plan, t) for t in (TARGET, without))
-    rope = next(t for t in by_bytes.ops if t.op.name == "rope")
-    assert rope.kernel == "bytes / bandwidth"
-    assert rope.seconds >= rope.op.count * rope.op.bytes / TARGET.memory_bytes_per_s()
-    assert rope.sigma > next(t for t in measured.ops if t.op.name == "rope").sigma
+def test_an_operator_that_no_calibration_measures_goes_by_its_bytes_with_a_wide_interval():
+    unmeasured = changed(pointwise=tuple(x for x in TARGET.pointwise if x.kind != "adamw"))
+    ops = {t.op.name: t for t in step_time(a_plan("bf16", train(1, 64)), unmeasured).ops}
+    update = ops["adamw"]
+    assert update.kernel == "bytes / bandwidth"
+    assert update.seconds >= update.op.count * update.op.bytes / TARGET.memory_bytes_per_s()
+    assert update.sigma > ops["rope"].sigma
+    with pytest.raises(NotSupported, match="no DRAM read bandwidth"):
+        step_time(a_plan("bf16", train(1, 64)), msgspec.structs.replace(unmeasured, levels=()))
+
+
+def test_an_operator_that_a_calibration_should_have_measured_is_refused_without_its_law():
+    without = changed(pointwise=tuple(x for x in TARGET.pointwise if (x.kind, x.dtype) != ("rope", "bf16")))
+    with pytest.raises(NotSupported, match="no rope for bf16; it has fp"):
+        step_time(a_plan("bf16", decode(1, 64)), without)
 
 
 def test_a_shape_that_the_packed_kernel_does_not_take_goes_to_the_naive_one_or_is_refused():

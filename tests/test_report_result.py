@@ -19,6 +19,7 @@ from ridgepoint.hardware import (
     ScalingLaw,
     Target,
 )
+from ridgepoint.hardware.target import SCHEMA
 from ridgepoint.report.terminal import card, compare_table, result_table, score_table
 from ridgepoint.result import OpRow, Result, Value
 
@@ -70,9 +71,9 @@ RESULT = Result(
     flags=("a flag",),
 )
 
-TERMS = ((1e-6, 5e-11, 1e-9, 0.0, 0.0), (1e-5, 2e-9, 0.0, 0.0, 0.0))
+TERMS = ((1e-6, 5e-11, 5e-11, 5e-11, 1e-9, 0.0, 0.0), (1e-5, 2e-9, 2e-9, 2e-9, 0.0, 0.0, 0.0))
 TARGET = Target(
-    schema=1,
+    schema=SCHEMA,
     name="host",
     kind="cpu",
     date="2026-11-23",
@@ -213,7 +214,7 @@ def test_card_on_the_terminal(width):
         "8 GiB",
     ):
         assert wanted in text
-    rendered(card(Target(schema=1, name="bare", kind="gpu", date="2026-01-01")), width)
+    rendered(card(Target(schema=SCHEMA, name="bare", kind="gpu", date="2026-01-01")), width)
 
 
 @dataclass

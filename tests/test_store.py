@@ -197,8 +197,6 @@ def test_finds_by_kind_study_and_limit(store: Store) -> None:
     assert [record.id for record in store.records(study=bet.id)] == by_time
     assert store.records(kind="point", study=bet.id, limit=2) == points[-2:]
     assert store.records(kind="point", study=other.id) == []
-    assert store.latest("bet") == other
-    assert store.latest("calibration") is None
     assert store.digest_of(bet.id) == bet.digest
     with pytest.raises(UnknownName, match="record kind"):
         store.records(kind="points")

@@ -14,6 +14,7 @@ from ridgepoint.study.choosing import side_of
 from ridgepoint.study.document import Answer, Flip, Point, plain
 from ridgepoint.study.question import Question, ask
 from ridgepoint.study.score import ScoreRow, score, score_answers
+from ridgepoint.study.score_times import score_operators
 from ridgepoint.study.verdict import flip_bracket, measured_flip, verdict_line
 from ridgepoint.study.why import settle, stored_bet
 
@@ -129,6 +130,43 @@ POINTS = [
 
 def rows(answers: list[Answer], by: str = "b") -> dict[str, ScoreRow]:
     return {row.group: row for row in score_answers(answers, by)}
+
+
+def test_score_by_side_is_of_step_times_alone():
+    table = rows([an_answer(POINTS, {"int8": (20.0, 40.0), "int4": (16.0, 12.0)})], "side")
+    assert set(table) == {"bf16", "int8", "int4", "all"}
+    assert (table["bf16"].n, table["bf16"].mape) == (6, 0.0), "side a is predicted exactly, wherever it was measured"
+    b_errors = [2.0 / 1.6 - 1, 0.8 / 1.2 - 1, 1.06 / 1.05 - 1, 1.01 / 1.0 - 1]
+    assert table["int8"].mape == pytest.approx(sum(abs(e) for e in b_errors) / 4)
+    assert table["int8"].roofline_mape == pytest.approx(sum(abs(0.25 * m - 1) for m in (2.0, 0.8, 1.06, 1.01)) / 4)
+    assert (table["int8"].sign_n, table["int8"].flips_n, table["int8"].coverage80) == (0, 0, None)
+    assert table["all"].n == 12
+
+
+def an_operator(name: str, kind: str, kernel: str, time_s: float, half: float = 0.1) -> dict[str, Any]:
+    ends = {"low_s": time_s * (1 - half), "high_s": time_s * (1 + half)}
+    return {"name": name, "kind": kind, "kernel": kernel, "time_s": time_s, **ends}
+
+
+def test_score_by_operator_is_by_kernel_or_kind():
+    predicted = [
+        an_operator("q_proj", "linear", "F.linear:bf16", 1.1), an_operator("o_proj", "linear", "F.linear:bf16", 0.8),
+        an_operator("norm", "rms_norm", "rms_norm", 1.0), an_operator("down", "linear", "packed", 1.0),
+        an_operator("gone", "add", "add", 1.0),
+    ]  # fmt: skip
+    measured = [
+        an_operator("q_proj", "linear", "F.linear:bf16", 1.0), an_operator("o_proj", "linear", "F.linear:bf16", 1.0),
+        an_operator("norm", "rms_norm", "rms_norm", 2.0), an_operator("down", "linear", "naive", 1.0),
+    ]  # fmt: skip
+    old = {"result": {"ops": measured}}  # stored before predictions were stored beside it
+    table = {r.group: r for r in score_operators([{"predicted": {"ops": predicted}, "result": {"ops": measured}}, old])}
+    assert set(table) == {"linear F.linear:bf16", "rms_norm", "all"}, "what ran by another kernel is not scored"
+    linear = table["linear F.linear:bf16"]
+    assert (linear.n, linear.coverage80) == (2, 0.5)
+    assert linear.mape == pytest.approx(0.15) and linear.bias == pytest.approx(-0.05)
+    assert linear.width == pytest.approx(1.1 / 0.9 - 1)
+    assert table["all"].n == 3
+    assert score_operators([old]) == []
 
 
 def test_score_counts_by_hand():

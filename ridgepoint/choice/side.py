@@ -31,12 +31,6 @@ class Side:
         """`"bf16+int4:g32+threads:1"`."""
         return "+".join(choice.spelled for choice in self.choices)
 
-    @property
-    def short(self) -> str:
-        """What a person would write: threads only if not one, the dtype only if nothing rewrites the weights."""
-        words = [c.spelled for c in self.choices if c.spelled != "threads:1"]
-        return "+".join(words[1:] if any(c.AXIS == "weights" for c in self.choices) else words)
-
     def plan(self, workload: Workload, step: Step) -> Plan:
         """The plan of this side; raises NotSupported where a choice does not take the model."""
         bare = Plan(workload, step, workload.dtype, device=self.device, side=self.spec)

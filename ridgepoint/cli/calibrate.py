@@ -18,6 +18,9 @@ def calibrate(
     ] = False,
     name: Annotated[str, typer.Option("--name", help="Name of the target file; default: this host's.")] = "",
     device: options.Device = "cpu",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure everything anew, also what an interrupted run has kept.")
+    ] = False,
     refit: Annotated[str, typer.Option("--refit", help="Fit again from the samples of this stored calibration.")] = "",
 ) -> int:
     """Measure this machine into <host>.calibrated.toml, in about 90 seconds on two cores."""
@@ -32,17 +35,22 @@ def calibrate(
         Console().print(card(load_target(name or "host", device)))
         return 0
     from ridgepoint.hardware import save_target
+    from ridgepoint.measurement.session import ChildDied
     from ridgepoint.store import Store, default_path
     from ridgepoint.study import calibrate as study
     from ridgepoint.study.provenance import provenance
 
     with Store(default_path()) as store:
         if refit:
-            target = study.refit(store.get(refit, kind="calibration"), name or study.host_name(device))
+            target = study.refit(store, store.get(refit, kind="calibration"), name or study.host_name(device))
             path = save_target(target, target.name)
         else:
-            with _Bar() as bar:
-                target, path = study.calibrate(store, provenance(), bar.sample, device, name)
+            try:
+                with _Bar() as bar:
+                    target, path = study.calibrate(store, provenance(), bar.sample, device, name, fresh=fresh)
+            except (KeyboardInterrupt, ChildDied):
+                sys.stderr.write("finished probes are kept; the same command goes on with the rest within an hour\n")
+                raise
     Console().print(card(target))
     sys.stderr.write(f"target: {path}\n")
     return 0

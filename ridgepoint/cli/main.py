@@ -52,7 +52,7 @@ def main() -> None:
             _line(error.format_message())  # type: ignore[attr-defined]
         raise SystemExit(2) from None
     if code == INTERRUPTED:
-        _line("interrupted; what was measured is kept")
+        _line("interrupted")
     raise SystemExit(code if isinstance(code, int) else 0)
 
 

@@ -16,22 +16,26 @@ __all__ = ["export", "import_", "report", "score"]
 
 
 def score(
-    by: Annotated[str, typer.Option("--by", help="b (the choice), regime, phase, model or batch.")] = "b",
+    by: Annotated[
+        str, typer.Option("--by", help="b (the choice), side, operator, regime, phase, model or batch.")
+    ] = "b",
     as_json: options.Json = False,
 ) -> int:
     """The record of all bets: signs, flips, errors, and how often the intervals held."""
     from ridgepoint.store import Store, default_path
+    from ridgepoint.study.score import BY
     from ridgepoint.study.score import score as score_store
 
-    if by not in ("b", "regime", "phase", "model", "batch"):
-        raise BadInput(f"--by is b, regime, phase, model or batch, not {by[:40]!r}")
+    if by not in BY:
+        raise BadInput(f"--by is {', '.join(BY[:-1])} or {BY[-1]}, not {by[:40]!r}")
     with Store(default_path()) as store:
         rows = score_store(store, by)
     if as_json:
         sys.stdout.write(json.dumps([{k: _finite(v) for k, v in asdict(row).items()} for row in rows], indent=1) + "\n")
         return 0
     if not rows:
-        sys.stdout.write("no settled bet yet; `ridge why MODEL A..B` places and settles one\n")
+        bet = "no settled bet yet; `ridge why MODEL A..B` places and settles one\n"
+        sys.stdout.write("no operator compared yet; `ridge compare MODEL` does\n" if by == "operator" else bet)
         return 0
     from rich.console import Console
 
@@ -52,20 +56,23 @@ def report(
     html: Annotated[Path | None, typer.Option("--html", help="Write the report to this file.")] = None,
     as_json: options.Json = False,
 ) -> int:
-    """Show a settled bet again, exactly as it was."""
-    from ridgepoint.cli.why import _show
+    """Show a bet again: a settled one exactly as it was, an open one with what was measured so far."""
+    from ridgepoint.cli.why import show, show_unsettled
     from ridgepoint.store import Store, default_path
     from ridgepoint.study.document import answer_from
 
     with Store(default_path()) as store:
-        if record:
-            bet = store.get(record, kind="bet")
-            answers = store.records(kind="answer", study=bet.id, limit=1)
-        else:
-            answers = store.records(kind="answer", limit=1)
-    if not answers:
-        raise BadInput("no settled bet there; the same `ridge why` command goes on where it stopped")
-    _show(answer_from(answers[-1].body["answer"]), as_json, html)
+        bet = store.get(record, kind="bet") if record else None
+        answers = store.records(kind="answer", study=bet.id if bet else "", limit=1)
+        points = store.records(kind="point", study=bet.id) if bet and not answers else []
+    if answers:
+        show(answer_from(answers[-1].body["answer"]), as_json, html)
+    elif bet is None:
+        raise BadInput("no settled bet in the store; `ridge why MODEL A..B` places and settles one")
+    elif html is not None:
+        raise BadInput(f"bet {bet.id} is not settled; the same `ridge why` command settles it, then there is a report")
+    else:
+        show_unsettled(bet, points, as_json)
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ridgepoint.cli import options
-from ridgepoint.errors import BadInput, RidgeError, UnknownName
+from ridgepoint.errors import BadInput
 
 if TYPE_CHECKING:
     from ridgepoint.hardware import Target
@@ -59,7 +59,7 @@ def measure(
     as_json: options.Json = False,
 ) -> int:
     """The same table from running it on this machine."""
-    result, target = _measured(model, with_, _step(phase, batch, isl), on, device, threads, seconds)
+    _, result, target = _measured(model, with_, _step(phase, batch, isl), on, device, threads, seconds)
     _print(result, target, as_json)
     return 0
 
@@ -77,11 +77,7 @@ def compare(
     as_json: options.Json = False,
 ) -> int:
     """Prediction and measurement side by side, with the signed error of each operator."""
-    from ridgepoint.study.measure import predict_side
-
-    step = _step(phase, batch, isl)
-    predicted, _ = predict_side(model, with_, step, on, device, threads)
-    measured, _ = _measured(model, with_, step, on, device, threads, seconds)
+    predicted, measured, _ = _measured(model, with_, _step(phase, batch, isl), on, device, threads, seconds)
     if as_json:
         sys.stdout.write(json.dumps({"predicted": asdict(predicted), "measured": asdict(measured)}, indent=1) + "\n")
         return 0
@@ -123,23 +119,14 @@ def _step(phase: str, batch: int, isl: int, new: str = "", cached: str = "") -> 
 
 def _measured(
     model: str, with_: str, step: "Step", on: str, device: str, threads: int, seconds: float
-) -> "tuple[Result, Target]":
+) -> "tuple[Result, Result, Target]":
     from ridgepoint.measurement.memory import room_bytes
-    from ridgepoint.store import Store, default_path, new_record
-    from ridgepoint.study.measure import measure_side
+    from ridgepoint.store import Store, default_path
+    from ridgepoint.study.compare import compare_side
     from ridgepoint.study.provenance import provenance
 
     with Store(default_path()) as store:
-        try:
-            result, target = measure_side(model, with_, step, on, room_bytes(device), device, threads, seconds)
-        except RidgeError as error:
-            if isinstance(error, BadInput | UnknownName):
-                raise  # nothing was tried
-            failed = {"model": model, "side": with_, "step": str(step), "reason": str(error)}
-            store.append(new_record("failure", failed, provenance()))
-            raise
-        store.append(new_record("measurement", {"result": asdict(result)}, provenance(), flags=result.flags))
-    return result, target
+        return compare_side(model, with_, step, on, store, provenance(), room_bytes(device), device, threads, seconds)
 
 
 def _print(result: "Result", target: "Target", as_json: bool) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ridgepoint.store import Record
     from ridgepoint.study.document import Answer, Bet, Point
 
-__all__ = ["why"]
+__all__ = ["show", "show_unsettled", "why"]
 
 _ASSERTION = re.compile(r"\s*speedup(?:@(\d{1,7}))?\s*(>=|<=|>|<)\s*(\d+(?:\.\d+)?)\s*")
 
@@ -70,13 +70,13 @@ def why(
     with Store(default_path()) as store:
         watcher = _Watch(quiet=as_json)
         if predict_only:
-            _show_bet(*stored_bet(question, store, provenance()), watcher, as_json)
+            show_unsettled(stored_bet(question, store, provenance())[0], [], as_json)
             return 0
         also = (assertion[0],) if assertion is not None and assertion[0] is not None else ()
         effort = Effort(seconds=seconds, every_point=points == "all", also=also)
         with watcher:
             answer = settle_question(question, store, provenance(), watcher, effort, room_bytes(device))
-    _show(answer, as_json, report)
+    show(answer, as_json, report)
     if not answer.complete:
         return options.INTERRUPTED
     if not any(p.measured_speedup for p in answer.points):
@@ -90,17 +90,29 @@ def _check_writable(report: Path) -> None:
         raise BadInput(f"--report {report} is not a file that can be written")
 
 
-def _show_bet(record: "Record", bet: "Bet", watcher: "_Watch", as_json: bool) -> None:
-    from ridgepoint.study.document import plain
+def show_unsettled(record: "Record", points: "list[Record]", as_json: bool) -> None:
+    """A bet on standard output, with what has been measured of it so far."""
+    from ridgepoint.study.document import bet_from
 
+    bet, found = bet_from(record.body["bet"]), [p.body["point"] for p in points]
     if as_json:
-        document = {"id": record.id, "created": record.created, "digest": record.digest, "bet": plain(bet)}
-        sys.stdout.write(json.dumps(document, indent=1) + "\n")
-    else:
-        watcher.bet(bet, None)
+        document = {"id": record.id, "created": record.created, "digest": record.digest, "bet": record.body["bet"]}
+        sys.stdout.write(json.dumps({**document, "points": found}, indent=1) + "\n")
+        return
+    from rich.console import Console
+
+    from ridgepoint.report.terminal import bet_panel
+
+    console = Console()
+    console.print(bet_panel(bet))
+    for p in found:
+        said = f"predicted {p['predicted_speedup']:.2f}x, measured {p['measured_speedup']:.2f}x"
+        console.print(f"  {p['a']}..{p['b']} batch {p['batch']}: {said}", highlight=False)
+    console.print(f"bet {record.id} is not settled; the same `ridge why` command measures the rest", style="dim")
 
 
-def _show(answer: "Answer", as_json: bool, report: Path | None) -> None:
+def show(answer: "Answer", as_json: bool, report: Path | None) -> None:
+    """An answer on standard output, and as a report in a file."""
     from ridgepoint.study.document import plain
 
     if as_json:

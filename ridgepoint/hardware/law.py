@@ -27,10 +27,18 @@ WIDE_N = 4096
 """Output width beyond which some GEMM libraries switch to a costlier blocking; the law has a term for the excess."""
 
 
+LONG_K = (512, 1024)
+"""Row lengths at which kernels change how they block k, and prefetchers how well they follow the rows."""
+
+
 def linear_terms(n: Array, k: Array) -> tuple[Array, ...]:
-    """1 (call), n·k (weights), n (rows: output, scales, prefetch restarts), k (inputs), (n - 4096)⁺·k (wide)."""
+    """1 (call); weights n·k, apart for k up to 512, from there to 1024, and beyond; n (rows: output, scales, prefetch
+    restarts); k (inputs); (n - 4096)⁺·k (wide)."""
     n, k = np.asarray(n, float), np.asarray(k, float)
-    return (np.ones(np.broadcast(n, k).shape), n * k, n + 0 * k, k + 0 * n, np.maximum(n - WIDE_N, 0) * k)
+    short, long = LONG_K
+    weights = (np.minimum(k, short), np.clip(k - short, 0, long - short), np.maximum(k - long, 0))
+    ones = np.ones(np.broadcast(n, k).shape)
+    return (ones, *(n * part for part in weights), n + 0 * k, k + 0 * n, np.maximum(n - WIDE_N, 0) * k)
 
 
 def decode_terms(tasks: Array, context: Array, head_dim: Array, kv_elements: Array) -> tuple[Array, ...]:
@@ -52,7 +60,7 @@ def prefill_terms(tasks: Array, new: Array, pairs: Array, head_dim: Array) -> tu
 class LinearLaw(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of y[m, n] = x[m, k] W by one kernel: at each m of the grid a sum of `linear_terms`, linear in between.
 
-    `cold`: weights come from memory; `hot`: from the last-level cache. [len(m)][5] seconds per term.
+    `cold`: weights come from memory; `hot`: from the last-level cache. [len(m)][7] seconds per term.
     """
 
     kernel: str
@@ -74,6 +82,13 @@ class LinearLaw(msgspec.Struct, frozen=True, kw_only=True):
     n_multiple: int = 1
     k_multiple: int = 1
     """Shapes that the kernel takes."""
+    displaced_m: tuple[float, ...] = (1.0,)
+    displaced: tuple[float, ...] = (1.0,)
+    """Bytes of a shared cache that a call displaces per byte of its weights, by rows: packing writes a second copy."""
+
+    def displacement(self, m: Array) -> npt.NDArray[np.float64] | float:
+        """`displaced` at m rows, interpolated in log m, constant beyond the ends."""
+        return np.interp(np.log(np.maximum(m, 1.0)), np.log(np.asarray(self.displaced_m)), self.displaced)
 
     def seconds(self, m: Array, n: Array, k: Array, miss: Array, code_miss: Array = 0.0) -> Array:
         """Time of one call; `miss` and `code_miss` in [0, 1]: shares of weights and of code that left the cache."""
@@ -134,7 +149,11 @@ class PointwiseLaw(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResidencyLaw(msgspec.Struct, frozen=True, kw_only=True):
-    """Share of cyclically read bytes that miss the last-level cache, by working set: measured, not assumed LRU."""
+    """Share of bytes that miss the last-level cache: measured, not assumed LRU.
+
+    Of weights, read in turn: by the bytes that a whole turn displaces (the working set). Of code: by the bytes that are
+    displaced between two calls; a line that is read again survives longer than one that is streamed by.
+    """
 
     working_set_bytes: tuple[float, ...]
     miss: tuple[float, ...]

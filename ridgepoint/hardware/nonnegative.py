@@ -21,26 +21,30 @@ def fit_nonnegative(features: Vector, seconds: Vector) -> Vector:
     if points == 0:
         raise ValueError("no points to fit")
     scaled = features / seconds[:, None]
+    norms = np.linalg.norm(scaled, axis=0)
     best, best_score = np.zeros(terms), np.inf
-    for size in range(1, min(terms, points) + 1):
-        for active in combinations(range(terms), size):
-            solution = _solve(scaled[:, active])
-            if solution is None:
-                continue
-            error = float(np.sum((scaled[:, active] @ solution - 1.0) ** 2)) + 1e-9
-            score = error * 1.1**size
-            if score < best_score:
-                best_score = score
-                best = np.zeros(terms)
-                best[list(active)] = solution
+    usable = [i for i in range(terms) if norms[i] > 0]
+    unit = scaled / np.where(norms > 0, norms, 1.0)
+    gram, wanted = unit.T @ unit, unit.sum(axis=0)
+    for size in range(1, min(len(usable), points) + 1):
+        active = np.array(list(combinations(usable, size)))
+        solutions, kept = _solve(gram[active[:, :, None], active[:, None, :]], wanted[active])
+        for columns, solution in zip(active[kept], solutions, strict=True):
+            error = float(np.sum((unit[:, columns] @ solution - 1.0) ** 2)) + 1e-9
+            if (score := error * 1.1**size) < best_score:
+                best_score, best = score, np.zeros(terms)
+                best[columns] = solution / norms[columns]
     return best
 
 
-def _solve(scaled: Vector) -> Vector | None:
-    norms = np.linalg.norm(scaled, axis=0)
-    if not norms.all():
-        return None
-    solution, _, rank, _ = np.linalg.lstsq(scaled / norms, np.ones(len(scaled)), rcond=1e-10)
-    if rank < scaled.shape[1] or (solution < 0).any():
-        return None
-    return solution / norms
+_SINGULAR = 1e-12
+
+
+def _solve(gram: Vector, wanted: Vector) -> tuple[Vector, npt.NDArray[np.bool_]]:
+    """Solutions of the normal equations of many sets at once, and which sets have one that is nowhere negative."""
+    values = np.linalg.eigvalsh(gram)
+    kept = values[:, 0] > _SINGULAR * values[:, -1]
+    solutions = np.linalg.solve(gram[kept], wanted[kept][:, :, None])[:, :, 0]
+    fine = (solutions >= 0).all(axis=1)
+    kept[kept] = fine
+    return np.asarray(solutions[fine], np.float64), kept

@@ -10,8 +10,9 @@ from ridgepoint.hardware.law import AttentionLaw, LaunchLaw, LinearLaw, Pointwis
 
 __all__ = ["SCHEMA", "Correction", "Level", "Peak", "Target", "decode_target", "encode_target"]
 
-SCHEMA = 1
-LINEAR_TERMS = PREFILL_TERMS = 5
+SCHEMA = 2
+LINEAR_TERMS = 7
+PREFILL_TERMS = 5
 DECODE_TERMS = 6
 
 
@@ -72,6 +73,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     launch: tuple[LaunchLaw, ...] = ()
     """Host time of eager launches; GPUs only."""
     residency: ResidencyLaw | None = None
+    code_residency: ResidencyLaw | None = None
+    """Of an operator's code; where absent, as of weights."""
     correction: Correction | None = None
     checks: dict[str, str] = {}
     """Outcome of the calibration's self-checks, in words with figures."""
@@ -152,10 +155,11 @@ def _check(name: str, target: Target) -> None:
             raise BadInput(f"{where}: needs {DECODE_TERMS} terms for decode and {PREFILL_TERMS} for prefill")
     for scaling in target.scaling:
         _check_curve(f"target {name}: scaling of {scaling.subject}", scaling.m, scaling.speedup)
-    if target.residency is not None:
-        _check_curve(f"target {name}: residency", target.residency.working_set_bytes, target.residency.miss)
-        if any(not 0 <= share <= 1 for share in target.residency.miss):
-            raise BadInput(f"target {name}: residency: miss must be shares from 0 to 1")
+    for what, residency in (("residency", target.residency), ("code_residency", target.code_residency)):
+        if residency is not None:
+            _check_curve(f"target {name}: {what}", residency.working_set_bytes, residency.miss)
+            if any(not 0 <= share <= 1 for share in residency.miss):
+                raise BadInput(f"target {name}: {what}: miss must be shares from 0 to 1")
     unknown = {x.source for x in _sourced(target)} - set(target.sources)
     if unknown:
         raise BadInput(f"target {name}: source {min(unknown)!r} is used but not listed under [sources]")
@@ -190,7 +194,7 @@ def _costs(target: Target) -> Iterator[tuple[str, float]]:
     laws += [("correction", target.correction)] if target.correction is not None else []
     for where, law in laws:
         for field in law.__struct_fields__:
-            if field != "m":
+            if field not in ("m", "displaced_m"):
                 yield from ((f"{where}: {field}", x) for x in _floats(getattr(law, field)))
 
 
@@ -206,7 +210,7 @@ def _sourced(target: Target) -> Iterator[Sourced]:
     for group in (target.peaks, target.levels, target.linear, target.attention, target.pointwise, target.scaling):
         yield from group
     yield from target.launch
-    yield from (x for x in (target.residency, target.correction) if x is not None)
+    yield from (x for x in (target.residency, target.code_residency, target.correction) if x is not None)
 
 
 def _check_linear(where: str, law: LinearLaw) -> None:
@@ -215,6 +219,7 @@ def _check_linear(where: str, law: LinearLaw) -> None:
     if len(law.cold) != len(law.m) or len(law.hot) != len(law.m) or wrong_rows or len(law.m) < 2:
         raise BadInput(f"{where}: needs one row of {LINEAR_TERMS} terms for each of at least 2 values of m")
     _check_curve(where, law.m, law.cold)
+    _check_curve(f"{where}: displaced", law.displaced_m, law.displaced)
 
 
 def _check_curve(where: str, grid: tuple[float, ...], values: Sized) -> None:

@@ -37,6 +37,11 @@ class Nf4Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.matmul(x, self.packed, quant_state=self.state, bias=self.bias)
 
+    @property
+    def packed_bytes(self) -> int:
+        """Scales and the 16 quantiles, which bitsandbytes keeps beside the buffer."""
+        return self.state.absmax.nbytes + self.state.code.nbytes
+
     def dequantised(self) -> Tensor:
         """[n, k] fp32."""
         functional = _bitsandbytes().functional

@@ -34,6 +34,12 @@ class FbgemmDynamicLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.quantized.linear_dynamic(x, self.params, True)
 
+    @property
+    def packed_bytes(self) -> int:
+        """Codes, scales (8 bytes each, as torch keeps them), zero points and bias: none of them is a buffer."""
+        q, scale, bias = self.unpacked()
+        return q.numel() + 16 * scale.numel() + (0 if bias is None else bias.nbytes)
+
     def unpacked(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """q[n, k] int8, scale[n] and bias[n] or None, read back from the packed weights."""
         weight, bias = torch.ops.quantized.linear_unpack(self.params)

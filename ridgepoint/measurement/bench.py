@@ -14,6 +14,7 @@ from ridgepoint.measurement.memory import peak_bytes, reset_peak, resident_bytes
 from ridgepoint.measurement.paired import Budget, interleave, single
 from ridgepoint.measurement.request import CalibrationRequest, PairRequest, SideRequest, SingleRequest
 from ridgepoint.measurement.runnable import Runnable, Weights, build_weights, runnable
+from ridgepoint.measurement.tensors import activation_bytes, stored_bytes
 
 __all__ = ["Bench"]
 
@@ -71,7 +72,8 @@ class Bench:
         yield {
             "kind": "done", "single": _per_step(asdict(timing), run.calls), "ops": ops, "clock": clock.name,
             "load": load.describe(), "tokens": run.tokens, "random": run.random,
-            "peak_memory_bytes": self._peak(request.a.device), "flags": list(run.flags),
+            "resident_bytes": self._peak(request.a.device), "memory_bytes": _held(run, request.a.device),
+            "flags": list(run.flags),
             **_energy({"": run.call}, run.calls, request.a.device, request.energy_s),
         }  # fmt: skip
 
@@ -84,7 +86,7 @@ class Bench:
         else:
             from ridgepoint.measurement.calibrate.run import Settings, samples
 
-            source = samples(Settings(request.cache_sizes, request.cores))
+            source = samples(Settings(request.cache_sizes, request.cores), request.done)
         before = snapshot()
         for title, sample in source:
             yield {"kind": "sample", "title": title, "sample": sample}
@@ -106,6 +108,13 @@ class Bench:
             weights = build_weights(workload, side, step, which.kernels, request.directory, request.cache_bytes)
         self._models[key] = weights
         return runnable(workload, side, step, weights, request.cache_bytes)
+
+
+def _held(run: Runnable, device: str) -> int:
+    """Bytes of weights, cache and activations: torch's own count on a GPU, else counted one by one."""
+    if device != "cpu":
+        return peak_bytes(device)
+    return stored_bytes(run.model) // run.copies + run.cache_bytes + activation_bytes(run.plain)
 
 
 def _renewal(a: Runnable, b: Runnable) -> Callable[[], None] | None:

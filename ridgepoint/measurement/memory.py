@@ -3,18 +3,13 @@
 import resource
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
-    "Peak",
     "available_bytes",
     "cgroup_folders",
     "limit_bytes",
-    "peak",
     "peak_bytes",
     "reset_peak",
     "room_bytes",
@@ -22,45 +17,11 @@ __all__ = [
 ]
 
 _CLEAR_PEAK = "5"  # written to clear_refs it sets the recorded peak to the present size (proc_pid_clear_refs(5))
-_SAMPLE_S = 0.001  # a page fault of 4 KiB takes ~0.5 µs, so in 1 ms a process can grow by ~8 MiB unseen
 _UNLIMITED = 2**60  # cgroup v1 writes a page-rounded 2^63 for "no limit"
 
 
-@dataclass(frozen=True, slots=True)
-class Peak:
-    """The most bytes held while it ran, what was held before, and how that was found out."""
-
-    peak_bytes: int
-    before_bytes: int
-    method: str
-
-    @property
-    def added_bytes(self) -> int:
-        """What the run needed on top of what was there."""
-        return max(0, self.peak_bytes - self.before_bytes)
-
-
-def peak(run: Callable[[], object], device: str = "cpu") -> Peak:
-    """Call `run` and give the peak: resident memory of this process, or memory allocated by torch on a CUDA device.
-
-    Methods, best first: VmHWM, reset before; samples of /proc/self/statm each ms (can miss a short peak); the
-    process's peak since its start, where the system has nothing else (macOS).
-    """
-    if device.startswith("cuda"):
-        return _peak_cuda(run, device)
-    if _reset_high_water():
-        before = _status_bytes("VmRSS")
-        run()
-        return Peak(max(_status_bytes("VmHWM"), before), before, "VmHWM")
-    if _statm_bytes() is not None:
-        return _peak_sampled(run)
-    before = _maxrss_bytes()
-    run()
-    return Peak(_maxrss_bytes(), before, "ru_maxrss: the peak since this process started")
-
-
 def peak_bytes(device: str = "cpu") -> int:
-    """The most that was held up to now, since this process started or since the last `peak`: see there for methods."""
+    """The most that was held up to now, since `reset_peak`: VmHWM, torch's own count on a GPU, the process's peak on macOS."""
     if device.startswith("cuda"):
         import torch
 
@@ -215,43 +176,6 @@ def _status_bytes(name: str) -> int:
     return 0
 
 
-def _statm_bytes() -> int | None:
-    fields = _read("/proc/self/statm").split()
-    return int(fields[1]) * resource.getpagesize() if len(fields) > 1 else None
-
-
 def _maxrss_bytes() -> int:
     value = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return value if sys.platform == "darwin" else value * 1024  # macOS counts in bytes, Linux in KiB
-
-
-def _peak_sampled(run: Callable[[], object]) -> Peak:
-    before = _statm_bytes() or 0
-    most = before
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not done.wait(_SAMPLE_S):
-            most = max(most, _statm_bytes() or 0)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        run()
-    finally:
-        most = max(most, _statm_bytes() or 0)
-        done.set()
-        watcher.join()
-    return Peak(most, before, "samples of /proc/self/statm each ms")
-
-
-def _peak_cuda(run: Callable[[], object], device: str) -> Peak:
-    import torch
-
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    run()
-    torch.cuda.synchronize(device)
-    return Peak(torch.cuda.max_memory_allocated(device), before, "torch.cuda.max_memory_allocated")

@@ -80,6 +80,8 @@ class CalibrationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="calibra
 
     cache_sizes: dict[str, float]
     cores: int
+    done: tuple[str, ...] = ()
+    """Titles of probes that an earlier run finished: they are left out."""
     device: str = "cpu"
     stage: str = ""
     """On a GPU: which stage of `calibrate.cuda_grid`; each is a request of its own."""

@@ -42,6 +42,10 @@ class Runnable:
     small: bool
     """Whether all weights together are near the last-level cache."""
     pads: list[object]
+    copies: int = 1
+    """Of a layer, rotated."""
+    cache_bytes: int = 0
+    """Keys and values."""
     replay: Callable[[], object] | None = None
     """`calls` steps captured as one CUDA graph, where the side asks for it and they could be captured."""
     calls: int = 1
@@ -110,11 +114,13 @@ def runnable(
     tokens = int(plan.step.tokens)
     if isinstance(workload, LinearLayer):
         x = torch.randn(tokens, workload.k).to(plan.device, dtype)
-        call = _rotate(x)
+        call, kv_bytes = _rotate(x), 0
     else:
-        call = _decoder_call(workload, plan.step, plan.dtype, plan.device)
+        call, kv_bytes = _decoder_call(workload, plan.step, plan.dtype, plan.device)
     small = isinstance(workload, Decoder) and plan.device == "cpu" and float(plan.weight_bytes) < _SMALL * cache_bytes
-    run = Runnable(weights.model, _with_threads(call, plan.threads), tokens, weights.random, small, [])
+    run = Runnable(
+        weights.model, _with_threads(call, plan.threads), tokens, weights.random, small, [], weights.copies, kv_bytes
+    )
     return _as_graph(run, _GRAPH_CALLS if isinstance(workload, LinearLayer) else 1) if plan.graph else run
 
 
@@ -134,7 +140,8 @@ def _as_graph(run: Runnable, calls: int) -> Runnable:
     return replace(run, replay=whole, calls=calls, flags=(reason,) if reason else ())
 
 
-def _decoder_call(workload: Decoder, step: Step, dtype: str, device: str) -> Callable[[Any], object]:
+def _decoder_call(workload: Decoder, step: Step, dtype: str, device: str) -> tuple[Callable[[Any], object], int]:
+    """The step, and the bytes of its cache."""
     import torch
 
     from ridgepoint.engine.cache import KvCache
@@ -148,7 +155,7 @@ def _decoder_call(workload: Decoder, step: Step, dtype: str, device: str) -> Cal
     for tensor in (*cache.keys, *cache.values):
         tensor.normal_()
     tokens = torch.randint(0, workload.vocab_size, (batch, new), device=device)
-    return lambda model: model(tokens, cache, cached, step.logits)
+    return lambda model: model(tokens, cache, cached, step.logits), cache.bytes
 
 
 def _rotated(layer: LinearLayer, plan: Any, convert: Callable, cache_bytes: float) -> Weights:

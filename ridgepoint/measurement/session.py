@@ -24,6 +24,7 @@ STEADY = {
     # not, by what ran before: the same operator took 148 or 1043 µs. Kept memory makes it one number.
     "MALLOC_TRIM_THRESHOLD_": "2000000000",
     "MALLOC_MMAP_THRESHOLD_": "2000000000",
+    "KINETO_LOG_LEVEL": "99",  # torch's profiler counts activations, and would announce itself on standard error
 }
 """Environment of the measuring process; stored with its records."""
 

@@ -9,7 +9,7 @@ from ridgepoint.hardware import Target
 from ridgepoint.prediction.launch import host_seconds
 from ridgepoint.prediction.memory import predict_memory
 from ridgepoint.prediction.optime import OpTime, op_time
-from ridgepoint.prediction.residency import code_key, code_miss_shares, miss_share, working_set_bytes
+from ridgepoint.prediction.residency import code_key, code_miss_shares, miss_share
 from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.quantity import Array
 from ridgepoint.result import OpRow, Result, Value
@@ -36,13 +36,21 @@ class StepTime:
     host_s: Array = 0.0
     """Launching the operators one by one; 0 where the host does not count (CPU, CUDA graph)."""
     host_sigma: float = 0.0
-    cache_sigma: Array = 0.0
-    """Relative change of the time when a standard deviation of the last-level cache goes to somebody else."""
+    asked: tuple[Plan, Target] | None = None
+    """The plan and the target; None where the host's launches count instead of a cache."""
 
     @property
     def device_s(self) -> Array:
         """Sum of the operators."""
         return sum((t.seconds for t in self.ops), start=0.0)
+
+    @property
+    def cache_sigma(self) -> Array:
+        """Relative change of the time when a standard deviation of the last-level cache goes to somebody else.
+
+        Evaluates the step twice more: for who wants an interval, not for a sweep of times.
+        """
+        return _cache_sigma(*self.asked, self.device_s) if self.asked else 0.0
 
     def shares(self) -> dict[Source, tuple[Array, float]]:
         """Share of the time and relative error of each independent source of error.
@@ -86,9 +94,8 @@ def step_time(plan: Plan, target: Target) -> StepTime:
         raise BadInput(
             f"target {target.name} gives a step of {plan.workload.name} no time; its laws are all zero there"
         )
-    cache_sigma = _cache_sigma(plan, target, total)
     if not target.launch or plan.graph:
-        return StepTime(total, times, miss, residual, cache_sigma=cache_sigma)
+        return StepTime(total, times, miss, residual, asked=(plan, target))
     host_s, host_sigma = host_seconds(times, target)
     return StepTime(np.maximum(total, host_s), times, miss, residual, host_s, host_sigma)
 
@@ -106,7 +113,7 @@ _CAPACITY_SIGMA = 1.25
 
 def _cache_sigma(plan: Plan, target: Target, total: Array) -> Array:
     """Half the relative difference between the step with less and with more of the cache."""
-    if target.residency is None or np.all(working_set_bytes(plan) > target.residency.working_set_bytes[-1]):
+    if target.residency is None:
         return 0.0
     less, more = (
         sum((t.seconds for t in _times(plan, target, capacity)[1]), start=0.0)
@@ -147,11 +154,15 @@ def predict(plan: Plan, target: Target) -> Result:
             "tokens_per_s": Value(
                 tokens / seconds, tokens / seconds / spread, tokens / seconds * spread, "tokens / latency"
             ),
-            "memory_bytes": Value(memory, 0.95 * memory, 1.05 * memory, "itemised: weights, KV cache, activations"),
+            "memory_bytes": Value(memory, memory, memory, "itemised: weights, KV cache, activations; no interval"),
+            "resident_bytes": None,
             "energy_j": None,
         },
         ops=rows,
-        absent={"energy_j": f"{target.name} has no power figures"},
+        absent={
+            "resident_bytes": "what the process holds beside the step's tensors is not modelled",
+            "energy_j": f"{target.name} has no power figures",
+        },
         provenance={
             "target_date": target.date,
             "machine_id": target.machine_id,

@@ -124,14 +124,19 @@ def _kv(op: Attention, group) -> Array:  # type: ignore[no-untyped-def]
 
 
 def _pointwise(op: Pointwise, target: Target, code_miss: Array, threads: int) -> tuple[Array, tuple[Used, ...]]:
-    """By its law; an operator that no calibration measures (an optimizer's update) by its bytes, with a wide error."""
+    """By its law; a kind that no calibration measures by its bytes, with a wide error."""
     law = next((x for x in target.pointwise if x.kind == op.kind and x.dtype == op.dtype), None)
-    if law is None:
+    if law is None and op.kind in _BY_BYTES:
         return op.bytes / target.memory_bytes_per_s(), (Used("bytes / bandwidth", _UNMEASURED_SIGMA),)
+    if law is None:
+        have = sorted({x.dtype for x in target.pointwise if x.kind == op.kind})
+        raise NotSupported(f"{target.name} has no {op.kind} for {op.dtype}; it has {', '.join(have) or 'none'}")
     seconds = law.seconds(op.rows, op.cols, code_miss) / _scaling(target, "pointwise", op.rows, threads)
     return seconds, (Used(op.kind, law.sigma, 1.0, law.sigma_composed),)
 
 
+_BY_BYTES = frozenset({"adamw", "cross_entropy"})
+"""Of training, which is on paper only."""
 _UNMEASURED_SIGMA = 0.3
 
 

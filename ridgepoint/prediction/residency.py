@@ -11,11 +11,24 @@ CodeKey = tuple[str, str, str]
 """Kind, dtype and weight format."""
 
 
-def working_set_bytes(plan: Plan) -> Array:
-    """Bytes that one step touches: weights of every layer, keys and values. Ignored: activations, which are reused."""
-    return sum(
-        (op.count * (op.weight_bytes + op.kv_bytes) for op in plan.ops if isinstance(op, Linear | Attention)), start=0.0
+def working_set_bytes(plan: Plan, target: Target) -> Array:
+    """Bytes of the last-level cache that one step displaces: weights of every layer as often as their kernel copies
+    them, keys and values. Ignored: activations, which are reused."""
+    total: Array = 0.0
+    for op in plan.ops:
+        if isinstance(op, Linear):
+            total = total + op.count * (op.weight_bytes * _displacement(op, target) + op.kv_bytes)
+        elif isinstance(op, Attention):
+            total = total + op.count * (op.weight_bytes + op.kv_bytes)
+    return total
+
+
+def _displacement(op: Linear, target: Target) -> Array:
+    """By the packed kernel of its format, else by any."""
+    laws = sorted(
+        (law for law in target.linear_laws(op.weight) if law.act == op.dtype), key=lambda x: x.rung == "naive"
     )
+    return laws[0].displacement(op.m) if laws else 1.0
 
 
 def code_miss_shares(plan: Plan, target: Target, capacity: float = 1.0) -> dict[CodeKey, Array]:
@@ -28,10 +41,11 @@ def code_miss_shares(plan: Plan, target: Target, capacity: float = 1.0) -> dict[
     calls: dict[CodeKey, int] = {}
     for op in plan.ops:
         calls[code_key(op)] = calls.get(code_key(op), 0) + op.count
-    if target.residency is None:
+    law = target.code_residency or target.residency
+    if law is None:
         return dict.fromkeys(calls, 0.0)
-    total = working_set_bytes(plan)
-    return {key: target.residency.miss_share(total / (capacity * count)) for key, count in calls.items()}
+    total = working_set_bytes(plan, target)
+    return {key: law.miss_share(total / (capacity * count)) for key, count in calls.items()}
 
 
 def code_key(op: Op) -> CodeKey:
@@ -48,4 +62,4 @@ def miss_share(plan: Plan, target: Target, capacity: float = 1.0) -> Array:
     """
     if target.residency is None or getattr(plan.workload, "cold", False):
         return 1.0
-    return target.residency.miss_share(working_set_bytes(plan) / capacity)
+    return target.residency.miss_share(working_set_bytes(plan, target) / capacity)

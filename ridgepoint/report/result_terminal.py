@@ -233,7 +233,13 @@ def _compared_totals(predicted: Result, measured: Result) -> RenderableType:
         ours, theirs = predicted.metrics.get(name), measured.metrics.get(name)
         label = METRICS[name].label if name in METRICS else name
         error = ours.value / theirs.value - 1 if ours and theirs and theirs.value else None
-        hit = ABSENT if not ours or not theirs else "yes" if ours.low <= theirs.value <= ours.high else "no"
+        hit = (
+            ABSENT
+            if not ours or not theirs or ours.low == ours.high
+            else "yes"
+            if ours.low <= theirs.value <= ours.high
+            else "no"
+        )
         cells = (
             _shown(name, ours.value) if ours else ABSENT,
             _interval(ours.value, ours.low, ours.high) if ours else ABSENT,

@@ -59,7 +59,7 @@ def score_table(rows: Iterable[Score]) -> RenderableType:
         )  # fmt: skip
     note = (
         "sign: faster side named, ties apart; MAPE, median, bias: of the step time; "
-        "in 80 %: aim 70 to 90 %; flips: within a factor of 1.5, between ends that leave 1 by more than 10 %"
+        "in 80 %: aim 70 to 90 %; flips: within a factor of 1.5, of curves on which each side wins by more than 10 % somewhere"
     )
     return Group(table, line(note, "dim"))
 

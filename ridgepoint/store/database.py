@@ -123,11 +123,6 @@ class Store:
         rows = self._rows(query, (*values, -1 if limit is None else limit))
         return [self._record(row) for row in reversed(rows)]
 
-    def latest(self, kind: str) -> Record | None:
-        """The newest record of that kind; None if there is none yet."""
-        found = self.records(kind=kind, limit=1)
-        return found[0] if found else None
-
     def ids(self) -> list[str]:
         """All ids, oldest first."""
         return [row[0] for row in self._rows("SELECT id FROM records ORDER BY id", ())]

@@ -17,7 +17,7 @@ from ridgepoint.errors import BadInput, UnknownName
 
 __all__ = ["ID_LENGTH", "KINDS", "SCHEMA", "Provenance", "Record", "canonical", "digest", "new_record", "seal"]
 
-KINDS = ("bet", "point", "answer", "calibration", "measurement", "failure", "prediction")
+KINDS = ("bet", "point", "answer", "calibration-run", "probe", "calibration", "measurement", "failure")
 SCHEMA = 1
 """Version of the record body; a later version can read earlier ones."""
 
@@ -56,7 +56,7 @@ class Provenance:
 class Record:
     """One document of the store; `new_record` makes one, the store never changes it.
 
-    `id` sorts by time of creation. `study` is the id of the bet that the record belongs to, "" for none.
+    `id` sorts by time of creation. `study` is the id of the bet or calibration run that the record belongs to, "" for none.
     `created` is ISO 8601 in UTC with microseconds and Z. `body` is JSON and carries schema, machine, versions,
     definitions and flags beside its own fields. BadInput where any of this does not hold.
     """

@@ -1,78 +1,91 @@
-"""Calibrate: measure this machine in a child process, keep every sample, write the target file that predictions read."""
+"""Calibrate: measure this machine in a child process, keep every probe, write the target file that predictions read."""
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ridgepoint.errors import RidgeError
 from ridgepoint.hardware import Target, save_target
 from ridgepoint.measurement.request import CalibrationRequest
 from ridgepoint.measurement.session import Session
 from ridgepoint.store import Provenance, Record, Store, new_record
-from ridgepoint.study.calibrate_cuda import cuda_samples
+from ridgepoint.study.calibrate_cuda import cuda_probes
 from ridgepoint.study.card import build_target
+from ridgepoint.study.journal import Probe, keep_probe, kept_probes, open_run, samples_of
 
 __all__ = ["EXPECTED_SAMPLES", "calibrate", "host_name", "refit"]
 
 EXPECTED_SAMPLES = 2600
 """About how many samples a calibration yields: what a progress bar counts to."""
 
+OnSample = Callable[[str, int], None]
+
 
 def calibrate(
-    store: Store, provenance: Provenance, on_sample: Callable[[str, int], None], device: str = "cpu", name: str = "",
-    limit_s: float = 260.0, rehearse: bool = False,
+    store: Store, provenance: Provenance, on_sample: OnSample, device: str = "cpu", name: str = "",
+    limit_s: float = 260.0, rehearse: bool = False, fresh: bool = False,
 ) -> tuple[Target, Path]:  # fmt: skip
-    """Run all probes, store their samples as one record, fit, save `<host>.calibrated.toml`.
+    """Run all probes, each a record as soon as it is finished; fit; save `<host>.calibrated.toml`.
 
-    Every sample is in the record: `refit` makes the same target from it again. Samples of a calibration that Ctrl-C or
-    the child's death cut short (on the CPU) are kept in a record flagged "interrupted"; no target is made of them.
-    `limit_s` and `rehearse` are for a GPU: the longest time that its stages may take, and a run of their code on the
-    CPU whose figures mean nothing.
+    A calibration that was killed, interrupted or lost its child goes on with the probes that it has not finished,
+    within an hour and unless `fresh`. `refit` makes the same target from the stored probes again. `limit_s` and
+    `rehearse` are for a GPU: the longest time that its stages may take, and a run of their code on the CPU whose
+    figures mean nothing.
     """
-    samples: list[dict[str, Any]] = []
-    try:
-        with Session() as session:
-            if device == "cuda":
-                samples, load = cuda_samples(on_sample, limit_s, rehearse, session)
-            else:
-                load = _cpu_samples(provenance.machine, on_sample, session, samples)
-    except (KeyboardInterrupt, RidgeError):
-        if samples:
-            cut = {"samples": samples, "load": "", "device": device}
-            store.append(new_record("calibration", cut, provenance, flags=("interrupted",)))
-        raise
-    content = {"samples": samples, "load": load, "device": device}
-    record = new_record("calibration", content, provenance, flags=("rehearsal",) if rehearse else ())
+    run = open_run(store, provenance, device, fresh)
+    kept = kept_probes(store, run.id)
+    count = sum(len(p.samples) for p in kept)
+    if kept:
+        on_sample(f"going on after {len(kept)} kept probes", count)
+
+    def sampled(title: str) -> None:
+        nonlocal count
+        count += 1
+        on_sample(title, count)
+
+    done, loads = tuple(p.title for p in kept), list[str]()
+    with Session() as session:
+        if device == "cuda":
+            probes = cuda_probes(session, sampled, done, loads, limit_s, rehearse)
+        else:
+            probes = _cpu_probes(session, sampled, done, loads, provenance.machine)
+        for probe in probes:
+            keep_probe(store, run, probe, provenance)
+    flags = [*(["rehearsal"] if rehearse else []), *(["resumed"] if kept else [])]
+    content = {"load": "; ".join(loads), "device": device}
+    record = new_record("calibration", content, provenance, study=run.id, flags=flags)
     store.append(record)
-    target = refit(record, name or host_name(device))
+    target = refit(store, record, name or host_name(device))
     return target, save_target(target, target.name)
 
 
-def _cpu_samples(
-    machine: Mapping[str, Any], on_sample: Callable[[str, int], None], session: Session, samples: list[dict[str, Any]]
-) -> str:
-    """Fills `samples` as they come; returns the load meanwhile."""
+def _cpu_probes(
+    session: Session, sampled: Callable[[str], None], done: tuple[str, ...], loads: list[str], machine: Mapping[str, Any]
+) -> Iterator[Probe]:  # fmt: skip
+    """Each probe that is not done, when it is finished; the load meanwhile is appended to `loads`."""
     request = CalibrationRequest(
         cache_sizes={k: float(v) for k, v in dict(machine.get("caches_bytes") or {}).items()},
         cores=int(machine.get("cores_usable") or 1),
+        done=done,
     )
-    load = ""
+    title, samples = "", list[dict[str, Any]]()
     for message in session.ask(request):
+        if samples and message.get("title") != title:
+            yield Probe(title, samples)
+            samples = []
         if message["kind"] == "sample":
+            title = message["title"]
             samples.append(message["sample"])
-            on_sample(message["title"], len(samples))
-        elif message["kind"] == "done":
-            load = message["load"]
-    return load
+            sampled(title)
+        else:
+            loads.append(message["load"])
 
 
-def refit(record: Record, name: str) -> Target:
+def refit(store: Store, record: Record, name: str) -> Target:
     """The target that a stored calibration gives with the laws of this version."""
-    body: Mapping[str, Any] = record.body
-    machine = dict(body["machine"])
+    machine = dict(record.body["machine"])
     return build_target(
-        body["samples"], name, machine, str(machine.get("machine_id", "")), record.created[:10], record.id
+        samples_of(store, record), name, machine, str(machine.get("machine_id", "")), record.created[:10], record.id
     )
 
 

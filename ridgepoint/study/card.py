@@ -21,6 +21,7 @@ from ridgepoint.study.fit import (
     fit_scaling,
     merge_rounds,
 )
+from ridgepoint.study.fit_cache import fit_code_residency, with_displacement
 from ridgepoint.study.net import net_plan
 from ridgepoint.workload import Linear, arithmetic_dtype
 
@@ -49,11 +50,12 @@ def build_target(
         memory_bytes=machine.get("memory_total_bytes"),
         peaks=_peaks(samples, source),
         levels=_levels(samples, machine.get("caches_bytes") or {}, source),
-        linear=fit_linear(samples, source),
+        linear=with_displacement(fit_linear(samples, source), samples),
         attention=fit_attention(samples, source),
         pointwise=fit_pointwise(samples, source),
         scaling=fit_scaling(samples, source),
         residency=fit_residency(samples, source),
+        code_residency=fit_code_residency(samples, source),
         sources={source: f"ridge calibrate, record {record}, {date}"},
     )
     target = gpu_target(target, samples, source) if gpu else target

@@ -46,7 +46,7 @@ def _with_best_ops(best: Sample, rounds: Sequence[Sample]) -> Sample:
 
 _MEASURED = frozenset(
     ("seconds", "spread", "n_samples", "round", "speedup", "load", "flops_per_s", "seconds_twice", "seconds_near", "ops",
-     "read_bytes_per_s",
+     "read_bytes_per_s", "passed_bytes",
      "copy_bytes_per_s", "resolution_s", "call_s")
 )  # fmt: skip
 _SEVERAL = ("peak", "cold_code")

@@ -117,14 +117,15 @@ def _result(plan: Plan, target: Target, message: dict[str, Any], kernels: dict[s
     method = (
         f"{message['clock']}, 20th percentile of {single['n']} steps; interval: half the interquartile range each way"
     )
-    memory = message["peak_memory_bytes"]
+    memory, resident = message["memory_bytes"], message["resident_bytes"]
     energy = message.get("energy_j")
     return Result(
         kind="measured", workload=plan.workload.name, step=str(plan.step), side=plan.side, target=target.name,
         metrics={
             "latency_s": Value(seconds, seconds * (1 - half), seconds * (1 + half), method),
             "tokens_per_s": _rate(tokens / seconds, half),
-            "memory_bytes": None if memory is None else Value(memory, memory, memory, _MEMORY),
+            "memory_bytes": Value(memory, memory, memory, _MEMORY),
+            "resident_bytes": Value(resident, resident, resident, _RESIDENT),
             "energy_j": None if energy is None
             else Value(energy, message["energy_low_j"], message["energy_high_j"], message["energy_method"]),
         },
@@ -138,7 +139,8 @@ def _result(plan: Plan, target: Target, message: dict[str, Any], kernels: dict[s
 _NO_ENERGY = "no energy counter for this device"
 
 
-_MEMORY = "peak of the measuring process above what it held before the model"
+_MEMORY = "counted: stored tensors, KV cache, activations of one step"
+_RESIDENT = "of the measuring process; building the model and the allocator's slack included"
 
 
 def _rate(rate: float, half: float) -> Value:

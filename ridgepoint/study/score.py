@@ -2,60 +2,33 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ridgepoint.store import Store
 from ridgepoint.study.betting import TIE
 from ridgepoint.study.document import Answer, Point, answer_from
+from ridgepoint.study.score_row import ScoreRow
+from ridgepoint.study.score_times import score_operators, score_sides
 
-__all__ = ["ScoreRow", "score", "score_answers"]
+__all__ = ["BY", "ScoreRow", "score", "score_answers"]
 
 EFFECT = 0.10
 """Signs are scored where the measured effect exceeds this; smaller ones are reported apart."""
 FLIP_FACTOR = 1.5
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreRow:
-    """Errors of one group of points: APE is |predicted / measured - 1|, of both sides' step times unless it says other."""
-
-    group: str
-    n: int
-    """Points; each has two step times and one speed-up."""
-    sign_right: int
-    sign_n: int
-    small_right: int
-    small_n: int
-    """Signs of effects from 3 to 10 %, reported apart."""
-    tie_n: int
-    """Points whose measured effect is below 3 %: they have no sign."""
-    mape: float
-    median_ape: float
-    bias: float
-    """Median of predicted / measured - 1."""
-    speedup_mape: float
-    coverage80: float
-    """Share of measured speed-ups inside their predicted 80 % intervals."""
-    width: float
-    """Median of high / low - 1 of those intervals."""
-    flips_n: int
-    flips_right: int
-    """Within a factor of 1.5; missed and invented flips count as wrong. Of flips between ends that leave 1 by more than
-    10 % on different sides, predicted or measured."""
-    small_flips_n: int
-    small_flips_right: int
-    """The same for all other flips, reported apart: an end leaves 1 by only 5 to 10 %."""
-    flip_error: float | None
-    """Median factor between predicted and measured batch of all flips that are both; 1 is exact, None without any."""
-    roofline_mape: float | None
-    roofline_sign: float | None
-    """None where no step has a roofline, or no effect exceeds 10 %."""
+BY = ("b", "side", "operator", "regime", "phase", "model", "batch")
+"""What the score can be grouped by."""
 
 
 def score(store: Store, by: str = "b") -> list[ScoreRow]:
-    """A row per group and one for all, over the newest answer of each bet in the store."""
+    """A row per group and one for all, over the newest answer of each bet in the store, by one of `BY`.
+
+    By operator: over the operators of everything that `ridge compare` and `ridge measure` stored.
+    """
+    if by == "operator":
+        return score_operators(r.body for r in store.records(kind="measurement"))
     newest: dict[str, Answer] = {}
     for record in store.records(kind="answer"):
         newest[record.study] = answer_from(record.body["answer"])
@@ -63,11 +36,13 @@ def score(store: Store, by: str = "b") -> list[ScoreRow]:
 
 
 def score_answers(answers: Iterable[Answer], by: str = "b") -> list[ScoreRow]:
-    """`by`: "b" (the choice), "regime" (bound of the predicted step), "phase", "model" or "batch"."""
+    """`by`: "b" (the choice), "side", "regime" (bound of the predicted step), "phase", "model" or "batch"."""
     answers = list(answers)
     pairs = [(answer, point) for answer in answers for point in answer.points if point.measured_speedup]
     if not pairs:
         return []
+    if by == "side":
+        return score_sides(p for _, p in pairs)
     key = _KEYS[by]
     groups = sorted({key(a, p) for a, p in pairs})
     rows = [_row(g, [(a, p) for a, p in pairs if key(a, p) == g], answers, by, g) for g in groups]

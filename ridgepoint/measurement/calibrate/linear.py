@@ -36,6 +36,13 @@ class LinearBench:
         self._cold = Pool() if small else fill(self._bases, _COLD_FACTOR * cache_bytes)
         self._hot = _hot_pool(self._bases)
 
+    @property
+    def cold(self) -> "list[tuple[tuple[int, ...], nn.Module, float]]":
+        """((n, k), module, bytes) of every member of the cold pool but the widest, which would be half of a cache alone."""
+        form = format_named(self.probe.format)
+        members = [(key, module, float(form.weight_bytes(*key))) for key, module in self._cold.members]
+        return [m for m in members if m[0][0] <= _WIDEST_SMALL and m[0][0] * m[0][1] >= 1.9e6]
+
     def samples(self, seconds: float) -> Iterator[dict[str, Any]]:
         """A sample per (m, n, k, hot or cold), each pool visited for `seconds` at each m."""
         import torch

@@ -1,6 +1,7 @@
 """One calibration, probe by probe, in the order of what a first answer needs most; yields samples as they come."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from ridgepoint.measurement.calibrate.attention import attention_samples
 from ridgepoint.measurement.calibrate.bandwidth import bandwidth_samples, clock_samples, peak_samples
 from ridgepoint.measurement.calibrate.cold_code import cold_code_samples
 from ridgepoint.measurement.calibrate.composed import ComposedBench
+from ridgepoint.measurement.calibrate.displacement import code_residency_samples, displacement_samples
 from ridgepoint.measurement.calibrate.grid import PROBES, LinearProbe
 from ridgepoint.measurement.calibrate.linear import LinearBench, residency_samples
 from ridgepoint.measurement.calibrate.pointwise import pointwise_samples
@@ -19,6 +21,13 @@ __all__ = ["COMPOSED_SIDES", "ROUNDS", "Settings", "samples"]
 COMPOSED_SIDES = (
     "fp32", "bf16", "fp16", "int8", "int8:dyn", "bf16+int8:dyn:token", "fp32+int8:dyn:token", "int4:g32", "nf4",
 )  # fmt: skip
+
+
+Linears = dict[LinearProbe, LinearBench | None]
+Nets = dict[str, ComposedBench | None]
+"""Benches, built once for all rounds; None where the machine can't run it."""
+Probes = Iterator[tuple[str, int, Iterator[dict[str, Any]]]]
+"""(title, round, samples)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +43,11 @@ class Settings:
     composed_s: float = 0.07
     bandwidth_s: float = 0.02
     scaling_s: float = 0.05
+    limit_s: float = 76.0
+    """Wall time after which no further probe of a second round begins: one round is enough for an answer."""
     cold_visits: int = 5
+    residency_visits: int = 9
+    displacement_visits: int = 5
 
     @property
     def cache_bytes(self) -> float:
@@ -46,23 +59,33 @@ ROUNDS = 2
 """Everything is measured twice, half a calibration apart: a neighbour's burst spoils one visit, not both."""
 
 
-def samples(settings: Settings) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(title of the probe, sample) pairs; each sample says its round; the title is what a progress bar shows."""
+def samples(settings: Settings, done: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(title of the probe, sample) pairs; each sample says its round; the title is what a progress bar shows.
+
+    Probes whose titles are in `done` are left out; a probe that has nothing to say has no title.
+    """
     import torch
 
     torch.set_num_threads(1)
     linear: dict[LinearProbe, LinearBench | None] = {}
     nets: dict[str, ComposedBench | None] = {}
-    yield from _titled("clock", 0, clock_samples())
+    begin = time.monotonic()
+    for title, number, source in _probes(settings, linear, nets):
+        late = number > 0 and time.monotonic() - begin > settings.limit_s
+        if title not in done and not late:
+            for sample in source:
+                yield title, {**sample, "round": number}
+
+
+def _probes(settings: Settings, linear: Linears, nets: Nets) -> Probes:
+    yield "clock", 0, clock_samples()
     for number in range(ROUNDS):
-        for title, source in _round(settings, linear, nets):
-            yield from _titled(f"{title}, round {number + 1} of {ROUNDS}", number, source)
+        for title, source in _round(settings, number, linear, nets):
+            yield f"{title}, round {number + 1} of {ROUNDS}", number, source
     linear.clear()
     nets.clear()
     if settings.cores > 1:
-        yield from _titled(
-            "threads", 0, scaling_samples(_SCALED, settings.cores, settings.cache_bytes, settings.scaling_s)
-        )
+        yield "threads", 0, scaling_samples(_SCALED, settings.cores, settings.cache_bytes, settings.scaling_s)
 
 
 _SCALED = tuple(
@@ -70,21 +93,20 @@ _SCALED = tuple(
 )
 
 
-def _round(
-    s: Settings, linear: dict[LinearProbe, LinearBench | None], nets: dict[str, ComposedBench | None]
-) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
-    first = not linear
+def _round(s: Settings, number: int, linear: Linears, nets: Nets) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+    first = number == 0
     yield "residency", residency_samples(s.cache_bytes, s.linear_s)
     for probe in PROBES:
         seconds = s.slow_s if probe.rung == "naive" or probe.format == "fp16" else s.linear_s
-        yield f"linear {probe.format} {probe.rung} {probe.act}", _linear(probe, linear, s.cache_bytes, seconds)
+        yield f"linear {probe.format} {probe.rung} {probe.act}", _linear(probe, linear, s, seconds, first)
     for act in ("fp32", "bf16", "fp16"):
         yield f"pointwise {act}", pointwise_samples(act, s.pointwise_s, s.cache_bytes)
         for kernel in _kernels(act, first):
             yield f"attention {kernel} {act}", attention_samples(kernel, act, s.attention_s, s.cache_bytes)
     yield "cold code", cold_code_samples(s.cache_bytes, s.cold_visits)
+    yield "code residency", code_residency_samples(s.cache_bytes, s.residency_visits)
     for spec in COMPOSED_SIDES:
-        yield f"network {spec}", _network(spec, nets, s.composed_s)
+        yield f"network {spec}", _network(spec, nets, s.composed_s, first)
     yield "peak", peak_samples(("fp32", "bf16", "fp16", "int8"), 1, s.bandwidth_s)
     for threads in sorted({1, s.cores}):
         yield f"bandwidth, {threads} threads", bandwidth_samples(s.cache_sizes, threads, s.bandwidth_s)
@@ -97,26 +119,22 @@ def _kernels(act: str, first: bool) -> tuple[str, ...]:
     return ("flash", "math") if first else ("flash",)
 
 
-def _linear(
-    probe: LinearProbe, built: dict[LinearProbe, LinearBench | None], cache_bytes: float, seconds: float
-) -> Iterator[dict[str, Any]]:
-    """The kernel's samples; one that can't run here gives an `absent` sample, once."""
-    again = probe in built
-    if not again:
+def _linear(probe: LinearProbe, built: Linears, s: Settings, seconds: float, first: bool) -> Iterator[dict[str, Any]]:
+    """The kernel's samples; one that can't run here gives an `absent` sample, in the first round."""
+    if probe in _ONCE and not first:
+        return
+    if probe not in built:
         try:
-            built[probe] = LinearBench(probe, cache_bytes)
+            built[probe] = LinearBench(probe, s.cache_bytes)
         except (NotSupported, RuntimeError) as reason:  # RuntimeError: torch has the kernel, this machine can't run it
             built[probe] = None
-            yield {
-                "probe": "linear",
-                "format": probe.format,
-                "rung": probe.rung,
-                "act": probe.act,
-                "absent": str(reason),
-            }
+            if first:
+                which = {"format": probe.format, "rung": probe.rung, "act": probe.act}
+                yield {"probe": "linear", **which, "absent": str(reason)}
     bench = built[probe]
-    if bench is not None and not (again and probe in _ONCE):
+    if bench is not None:
         yield from bench.samples(seconds)
+        yield from displacement_samples(bench, s.cache_bytes, s.displacement_visits)
 
 
 _ONCE = tuple(
@@ -125,22 +143,18 @@ _ONCE = tuple(
 """Slow ones, and variants of a kernel that is visited twice anyhow."""
 
 
-def _network(spec: str, built: dict[str, ComposedBench | None], seconds: float) -> Iterator[dict[str, Any]]:
+def _network(spec: str, built: Nets, seconds: float, first: bool) -> Iterator[dict[str, Any]]:
     if spec not in built:
         try:
             built[spec] = ComposedBench(spec)
         except (NotSupported, RuntimeError) as reason:
             built[spec] = None
-            yield {"probe": "composed", "side": spec, "absent": str(reason)}
+            if first:
+                yield {"probe": "composed", "side": spec, "absent": str(reason)}
     bench = built[spec]
     if bench is not None:
-        yield from bench.samples(seconds, _SLOW_ROWS if spec == "fp16" else _MOST_ROWS)
+        yield from bench.samples(seconds, _MOST_ROWS.get(spec, 512))
 
 
-_MOST_ROWS, _SLOW_ROWS = 512, 24
-"""fp16 products are so slow on a CPU without instructions for them that long steps would eat the calibration's time."""
-
-
-def _titled(title: str, number: int, source: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for sample in source:
-        yield title, {**sample, "round": number}
+_MOST_ROWS = {"fp16": 24, "int8": 128, "int4:g32": 128, "nf4": 128}
+"""Kernels made for few rows, and fp16 without instructions for it, would eat the calibration's time in long steps."""
