@@ -14,13 +14,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
 README = ROOT / "README.md"
-_FIGURE = re.compile(r"<!-- figure: ([\w.]+) -->(.*?)<!-- /figure -->", re.DOTALL)
+_FIGURE = re.compile(r"<!-- figure: ([\w.-]+) -->(.*?)<!-- /figure -->", re.DOTALL)
 
 
 def figures(records: Path = RECORDS) -> dict[str, str]:
     """Name of a figure -> its text, of those records that exist."""
     found: dict[str, str] = {}
-    for phase in ("decode", "prefill"):
+    for phase in ("decode", "prefill", "prefill-64"):
         if record := _read(records, f"truth-{phase}.json"):
             found |= {f"truth.{phase}.{name}": text for name, text in _truth(record).items()}
     if record := _read(records, "repeat.json"):
@@ -34,6 +34,8 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
         )
     if record := _read(records, "same-load0.json"):
         found |= of_same(record)
+    if record := _read(records, "operators.json"):
+        found |= _operators(record)
     if record := _read(records, "fast.json"):
         found |= {f"fast.{name}": f"{record[name]:.2g}" for name in ("import_s", "help_s", "prediction_ms")}
     idle, loaded = _read(records, "linear-load0.json"), _read(records, "linear-load2.json")
@@ -101,6 +103,20 @@ def of_same(record: dict[str, Any]) -> dict[str, str]:
         "same.called": _of(sum(r["verdict"] in ("faster", "slower") for r in same), len(same)),
         "same.narrow": _of(sum(r["half_width"] <= 0.05 for r in same), len(same)),
         "same.slow_called": _of(sum(r["verdict"] == "slower" for r in slow), len(slow)),
+    }
+
+
+def _operators(record: dict[str, Any]) -> dict[str, str]:
+    rows = {row["group"]: row for row in record["score"]}
+    linear = [row for group, row in rows.items() if group.startswith("linear ")]
+    apart = [abs(step["memory"] - 1) for step in record["steps"]]
+    return {
+        "operators.n": str(rows["all"]["n"]),
+        "operators.linear": _percent(sum(r["mape"] * r["n"] for r in linear) / sum(r["n"] for r in linear)),
+        "operators.attention": _percent(next(r["mape"] for group, r in rows.items() if group.startswith("attention "))),
+        "operators.median": _percent(rows["all"]["median_ape"]),
+        "operators.coverage": f"{100 * rows['all']['coverage80']:.0f} %",
+        "operators.memory": _percent(max(apart)),
     }
 
 

@@ -116,7 +116,7 @@ def test_the_figures_of_the_readme_are_those_of_the_records():
     spec.loader.exec_module(figures)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     found = figures.figures()
-    named = set(re.findall(r"<!-- figure: ([\w.]+) -->", text))
+    named = set(re.findall(r"<!-- figure: ([\w.-]+) -->", text))
     assert named <= set(found), f"no record for {sorted(named - set(found))}"
     assert figures.written(text, found) == text
     assert (
