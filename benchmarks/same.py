@@ -21,7 +21,7 @@ from record import keep
 from truth import config_file
 
 from ridgepoint.measurement.memory import room_bytes
-from ridgepoint.store import Store, default_path
+from ridgepoint.store import Store
 from ridgepoint.study.provenance import provenance
 from ridgepoint.study.question import Question, ask
 from ridgepoint.study.why import Effort, why
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--load", type=int, default=0)
     parser.add_argument("--side", default="bf16")
     options = parser.parse_args()
-    with busy_loops(options.load), tempfile.TemporaryDirectory() as folder, Store(default_path()) as store:
+    with busy_loops(options.load), tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "ridge.db") as store:
         model = str(config_file("m27", Path(folder)))
         question = ask(model, f"{options.side}..{options.side}", batches=(4,), isl=64)
         same = [one(question, store, options.seconds, 1.0) for _ in range(options.runs)]
@@ -51,10 +51,16 @@ def main() -> None:
 
 
 def one(question: Question, store: Store, seconds: float, factor: float) -> dict[str, Any]:
-    """One run of `ridge why`, which measures in a process of its own, so memory is laid out anew."""
+    """One run of `ridge why`, which measures in a process of its own, so memory is laid out anew.
+
+    Its bets go into a store that is thrown away: those that are slowed down on purpose are no record of our errors.
+    """
     effort = Effort(seconds=seconds, slow_b=factor)
     point = why(question, store, provenance(), Quiet(), effort, room_bytes("cpu")).points[0]
-    low, high = float(point.measured_low or 0.0), float(point.measured_high or math.inf)
+    if not point.measured_speedup or not point.measured_low or not point.measured_high:
+        sys.stdout.write(f"  x{factor}: {point.flags}\n")
+        return {"speedup": None, "verdict": point.verdict, "n": 0, "half_width": None, "flags": list(point.flags)}
+    low, high = point.measured_low, point.measured_high
     sys.stdout.write(f"  x{factor}: {point.measured_speedup:.3f} ({low:.3f}-{high:.3f}) {point.verdict}\n")
     sys.stdout.flush()
     return {

@@ -67,7 +67,9 @@ def main() -> None:
     parser.add_argument("--name", default="", help="of the record; default: truth-PHASE")
     options = parser.parse_args()
     answers = settle_all(options)
-    rows = {by: [asdict(r) for r in score_answers(answers, by)] for by in ("b", "phase", "batch", "model", "regime")}
+    rows = {
+        by: [asdict(r) for r in score_answers(answers, by)] for by in ("b", "side", "phase", "batch", "model", "regime")
+    }
     found = {
         "command": " ".join(sys.argv[1:]).replace(str(options.out), "DIR"),
         "target_date": answers[0].bet.target_date, "score": rows, "flips": [f for a in answers for f in flips(a)],

@@ -23,7 +23,7 @@ METRICS: dict[str, Metric] = {
     "latency_s": Metric("latency", "s", "lower", "step.v1: one forward step to the logits, no sampling"),
     "tokens_per_s": Metric("tokens/s", "1/s", "higher", "throughput.v1: new tokens of the step / latency"),
     "memory_bytes": Metric(
-        "memory", "B", "lower", "memory.v1: weights as stored + KV cache + activations held at once"
+        "memory", "B", "lower", "memory.v2: weights as stored + KV cache + activations held at once"
     ),
     "resident_bytes": Metric(
         "resident memory", "B", "lower", "resident.v1: peak of the process less what it held before it built the model"

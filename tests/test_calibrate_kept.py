@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from ridgepoint.errors import BadInput, MachineBusy
 from ridgepoint.measurement.busy import load_between, snapshot
 from ridgepoint.measurement.calibrate import run, scaling
 from ridgepoint.measurement.session import ChildDied, Session
@@ -24,9 +25,20 @@ PROBES = {"clock": [1], "residency, round 1 of 2": [2, 3], "linear, round 1 of 2
 
 def told(probes: dict[str, list[int]], done: tuple[str, ...]) -> list[dict]:
     """The messages of a child that measures `probes`."""
-    samples = [(title, n) for title, numbers in probes.items() if title not in done for n in numbers]
-    messages = [{"kind": "sample", "title": title, "sample": {"probe": "test", "n": n}} for title, n in samples]
+    messages: list[dict] = []
+    for title, numbers in probes.items():
+        if title not in done:
+            samples = [{"kind": "sample", "title": title, "sample": {"probe": "test", "n": n}} for n in numbers]
+            messages += [{"kind": "begin", "title": title}, *samples, {"kind": "end", "title": title}]
     return [*messages, {"kind": "done", "load": "idle"}]
+
+
+class Yesterday(datetime):
+    """A clock that was set back."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.now(tz) - timedelta(days=1)
 
 
 class Fitted(list):
@@ -52,7 +64,7 @@ class Child:
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.setenv("RIDGEPOINT_HOME", str(tmp_path))
-    monkeypatch.setattr(study, "build_target", lambda samples, *rest: Fitted([s["n"] for s in samples]))
+    monkeypatch.setattr(study, "build_target", lambda samples, *rest: Fitted([s["n"] for s in samples if "n" in s]))
     monkeypatch.setattr(study, "save_target", lambda target, name: Path(name))
     with Store(tmp_path / "ridge.db") as store:
         yield store
@@ -71,16 +83,16 @@ def child(request, monkeypatch):
     return child
 
 
-CUTS = [(after, end) for after in (1, 2, 4, 6) for end in (KeyboardInterrupt, ChildDied)]
+FINISHED = {0: 0, 2: 0, 3: 1, 6: 1, 7: 2, 10: 3, 14: 3, 15: 4}
+"""Messages that arrive before the cut: probes whose end was among them."""
 
 
-@pytest.mark.parametrize("child", CUTS, indirect=True)
+@pytest.mark.parametrize("child", [(after, KeyboardInterrupt) for after in FINISHED], indirect=True)
 def test_the_same_command_goes_on_with_the_probes_that_are_not_finished(store, child):
     with pytest.raises(child.end):
         calibrated(store)
     kept = [p.title for p in journal.kept_probes(store, store.records(kind="calibration-run")[0].id)]
-    starts = [sum(len(numbers) for numbers in list(PROBES.values())[:i]) for i in range(len(PROBES))]
-    finished = [t for t, start in zip(PROBES, starts, strict=True) if start + len(PROBES[t]) < child.after]
+    finished = list(PROBES)[: FINISHED[child.after]]
     assert kept == finished, "each finished probe is a record, and no other"
     assert calibrated(store) == [1, 2, 3, 4, 5, 6, 7]
     assert child.asked == [(), tuple(finished)]
@@ -88,17 +100,63 @@ def test_the_same_command_goes_on_with_the_probes_that_are_not_finished(store, c
     assert record.body["flags"] == (["resumed"] if finished else [])
 
 
-@pytest.mark.parametrize("child", [(4, KeyboardInterrupt)], indirect=True)
-@pytest.mark.parametrize("change", ["fresh", "old", "versions", "machine", "device"])
+@pytest.mark.parametrize("child", [(7, ChildDied)], indirect=True)
+def test_a_probe_that_kills_its_process_is_left_out_and_the_rest_goes_on(store, child):
+    child.after = 4  # between the begin and the end of the second probe
+    assert calibrated(store) == [1, 4, 5, 6, 7]
+    assert child.asked == [(), ("clock", "residency, round 1 of 2")]
+    (record,) = store.records(kind="calibration")
+    absent = [s for s in journal.samples_of(store, record) if s.get("probe") == "absent"]
+    assert absent == [{"probe": "absent", "of": "residency, round 1 of 2", "absent": "cut"}]
+
+
+@pytest.mark.parametrize("child", [(0, ChildDied)], indirect=True)
+def test_a_child_that_dies_before_its_first_probe_is_an_error(store, child):
+    with pytest.raises(ChildDied):
+        calibrated(store)
+
+
+@pytest.mark.parametrize("child", [(7, KeyboardInterrupt)], indirect=True)
+def test_an_abandoned_run_does_not_come_back_after_a_finished_one(store, child):
+    with pytest.raises(KeyboardInterrupt):
+        calibrated(store)
+    calibrated(store, fresh=True)
+    assert calibrated(store) == [1, 2, 3, 4, 5, 6, 7]
+    assert child.asked == [(), (), ()]
+
+
+@pytest.mark.parametrize("child", [(99, KeyboardInterrupt)], indirect=True)
+def test_two_calibrations_do_not_share_a_machine(store, child):
+    with journal.claimed(store), pytest.raises(MachineBusy, match="another calibration"):
+        calibrated(store)
+    assert calibrated(store) == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("child", [(99, KeyboardInterrupt)], indirect=True)
+def test_a_calibration_without_its_probes_is_not_fitted(store, child, tmp_path):
+    calibrated(store)
+    (record,) = store.records(kind="calibration")
+    with Store(tmp_path / "other.db") as other:
+        other.append(record)
+        with pytest.raises(BadInput, match="probes are not all in this store"):
+            study.refit(other, record, "x")
+
+
+@pytest.mark.parametrize("child", [(7, KeyboardInterrupt)], indirect=True)
+@pytest.mark.parametrize("change", ["fresh", "old", "future", "dirty", "versions", "machine", "device", "rehearse"])
 def test_probes_of_another_time_machine_or_version_are_measured_again(store, child, change, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         calibrated(store)
     if change == "old":
         monkeypatch.setattr(journal, "FRESH", timedelta(0))
+    if change == "future":
+        monkeypatch.setattr(journal, "datetime", Yesterday)
     here = {
+        "dirty": replace(HERE, versions={"ridgepoint": "0", "commit": "0123-dirty"}),
         "versions": replace(HERE, versions={"ridgepoint": "1"}), "machine": replace(HERE, machine={"machine_id": "other"}),
     }.get(change, HERE)  # fmt: skip
-    run = journal.open_run(store, here, "cuda" if change == "device" else "cpu", fresh=change == "fresh")
+    device = "cuda" if change == "device" else "cpu"
+    run = journal.open_run(store, here, device, rehearse=change == "rehearse", fresh=change == "fresh")
     assert journal.kept_probes(store, run.id) == []
 
 
@@ -124,9 +182,9 @@ def test_done_probes_are_left_out_and_the_rest_is_the_same(monkeypatch):
 
     monkeypatch.setattr(run, "_probes", probes)
     settings = run.Settings({}, 1)
-    whole = list(run.samples(settings))
-    assert [title for title, _ in whole] == ["a", "a", "b", "b", "c", "c"]
-    assert list(run.samples(settings, ("a", "c"))) == [pair for pair in whole if pair[0] == "b"]
+    whole = [(title, list(samples)) for title, samples in run.probes(settings)]
+    assert [title for title, _ in whole] == ["a", "b", "c"] and whole[0][1][1] == {"probe": "a", "n": 1, "round": 0}
+    assert [(title, list(samples)) for title, samples in run.probes(settings, ("a", "c"))] == whole[1:2]
 
 
 def test_a_second_round_stops_at_its_limit_and_a_first_one_never(monkeypatch):
@@ -137,8 +195,9 @@ def test_a_second_round_stops_at_its_limit_and_a_first_one_never(monkeypatch):
         yield "threads", 0, iter([{"probe": "threads"}])
 
     monkeypatch.setattr(run, "_probes", probes)
-    titles = [title for title, _ in run.samples(run.Settings({}, 1, limit_s=-1.0))]
-    assert titles == ["a 0", "b 0", "threads"]
+    found = [(title, [s["probe"] for s in samples]) for title, samples in run.probes(run.Settings({}, 1, limit_s=-1.0))]
+    left_out = [("a 1", ["left out"]), ("b 1", ["left out"])]
+    assert found == [("a 0", ["a"]), ("b 0", ["b"]), *left_out, ("threads", ["threads"])]
 
 
 @pytest.mark.slow

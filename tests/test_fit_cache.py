@@ -47,23 +47,62 @@ def test_the_share_of_code_that_has_gone_is_of_all_probed_operators():
     assert fit_code_residency(streams()[:2], "test") is None
 
 
-def test_what_a_kernel_displaces_is_found_again_and_grows_with_the_rows():
-    (law, *others) = TARGET.linear
-    samples = [*streams(), *displaced(law, {16: 3.0, 1: 1.5, 4: 2.0})]
-    fitted, *untouched = with_displacement(TARGET.linear, samples)
-    assert fitted.displaced_m == (1.0, 4.0, 16.0)
-    assert fitted.displaced == pytest.approx((1.5, 2.0, 3.0), rel=1e-6)
-    assert fitted.displacement(8) == pytest.approx(2.5) and fitted.displacement(500) == pytest.approx(3.0)
-    assert untouched == others
-    assert with_displacement(TARGET.linear, displaced(law, {1: 2.0})) == TARGET.linear, (
-        "without streams nothing can be told"
+PLAIN = next(law for law in TARGET.linear if (law.format, law.act) == ("fp32", "fp32"))
+OTHER = next(law for law in TARGET.linear if law.format == "int8" and law.rung == "packed")
+
+
+def fitted_displacements(samples):
+    return {(law.format, law.act, law.rung): law for law in with_displacement(TARGET.linear, samples)}
+
+
+def test_what_a_kernel_displaces_is_told_in_multiples_of_the_plain_one():
+    samples = [*streams(), *displaced(PLAIN, {16: 3.0, 1: 1.5, 4: 2.0}), *displaced(OTHER, {1: 1.5, 4: 1.2, 16: 3.6})]
+    laws = fitted_displacements(samples)
+    plain, other = laws["fp32", "fp32", "dense"], laws["int8", "bf16", "packed"]
+    assert plain.displaced_m == other.displaced_m == (1.0, 4.0, 16.0)
+    assert plain.displaced == pytest.approx((1.0, 2.0 / 1.5, 2.0), rel=1e-6)
+    assert other.displaced == pytest.approx((1.0, 1.0, 2.4), rel=1e-6), "more rows never displace less"
+    assert plain.displacement(8) == pytest.approx((2.0 / 1.5 + 2.0) / 2) and plain.displacement(500) == pytest.approx(
+        2.0
     )
+    untouched = [law for law in TARGET.linear if law not in (PLAIN, OTHER)]
+    assert all(law in laws.values() for law in untouched)
 
 
-def test_displacement_is_at_least_the_weights_and_at_most_what_can_be_told():
-    law = TARGET.linear[0]
-    fitted, *_ = with_displacement(TARGET.linear, [*streams(), *displaced(law, {1: 0.3, 16: 30.0}, 4 * MIB)])
-    assert fitted.displaced == (1.0, 4.0)
+def test_without_streams_or_without_the_plain_kernel_nothing_can_be_told():
+    assert with_displacement(TARGET.linear, displaced(PLAIN, {1: 2.0})) == TARGET.linear
+    assert with_displacement(TARGET.linear, [*streams(), *displaced(OTHER, {1: 2.0})]) == TARGET.linear
+
+
+def test_where_the_reference_takes_no_longer_the_shortest_stream_counts():
+    flat = [{**s, "seconds": min(s["seconds"], behind(32 * MIB))} for s in streams()]
+    samples = [*flat, *displaced(PLAIN, {1: 1.0}, 16 * MIB), *displaced(OTHER, {1: 3.0}, 16 * MIB)]
+    factors = fitted_displacements(samples)["int8", "bf16", "packed"].displaced
+    assert factors == pytest.approx((2.0,)), "beyond 32 MiB the curve says nothing more"
+
+
+def test_displacement_is_at_least_the_weights_and_at_most_four_times_them():
+    samples = [*streams(), *displaced(PLAIN, {1: 1.0}, 8 * MIB), *displaced(OTHER, {1: 0.6, 16: 30.0}, 8 * MIB)]
+    assert fitted_displacements(samples)["int8", "bf16", "packed"].displaced == (1.0, 4.0)
+
+
+@pytest.mark.parametrize("spec", ["fp32", "int8"])
+def test_the_probes_of_displacement_run_and_pass_the_bytes_they_say(spec):
+    pytest.importorskip("torch")
+    from ridgepoint.measurement.calibrate.displacement import code_residency_samples, displacement_samples
+    from ridgepoint.measurement.calibrate.grid import PROBES
+    from ridgepoint.measurement.calibrate.linear import LinearBench
+
+    cache = 32.0 * MIB
+    bench = LinearBench(next(p for p in PROBES if p.format == spec and p.rung != "naive"), cache)
+    assert sum(size for _, _, size in bench.cold) >= 2 * cache, "a pass over it does not meet itself in the cache"
+    found = list(displacement_samples(bench, cache, 2))
+    assert [s["m"] for s in found] == [1, 4, 16]
+    assert all(s["seconds"] > 0 and cache / 2 <= s["passed_bytes"] < cache / 2 + 16 * MIB for s in found)
+    streamed = [s for s in code_residency_samples(cache, 2) if (s["subject"], s["act"]) == REFERENCE]
+    assert [s["bytes"] for s in streamed] == sorted({s["bytes"] for s in streamed}) and streamed[-1][
+        "bytes"
+    ] == 2 * cache
 
 
 def test_rounds_of_a_displacement_are_one_point_though_they_passed_other_weights():

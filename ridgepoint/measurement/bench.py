@@ -62,6 +62,7 @@ class Bench:
         run = self._runnable(request, request.a)
         clock = _clock(request, request.a)
         reset_peak(request.a.device)
+        held = resident_bytes(request.a.device)
         yield {"kind": "stage", "text": "measuring"}
         before = snapshot()
         timing = single(run.call, clock, Budget(seconds=request.seconds))
@@ -72,24 +73,16 @@ class Bench:
         yield {
             "kind": "done", "single": _per_step(asdict(timing), run.calls), "ops": ops, "clock": clock.name,
             "load": load.describe(), "tokens": run.tokens, "random": run.random,
-            "resident_bytes": self._peak(request.a.device), "memory_bytes": _held(run, request.a.device),
+            "resident_bytes": self._peak("cpu") if request.a.device == "cpu" else None,
+            "memory_bytes": _held(run, request.a.device, held),
             "flags": list(run.flags),
             **_energy({"": run.call}, run.calls, request.a.device, request.energy_s),
         }  # fmt: skip
 
     def calibrate(self, request: CalibrationRequest) -> Iterator[dict[str, Any]]:
-        """A `sample` message per sample, then `done`."""
-        if request.device == "cuda":
-            from ridgepoint.measurement.calibrate.cuda import samples as cuda_samples
-
-            source = cuda_samples(request.stage, request.limit_s, request.rehearse)
-        else:
-            from ridgepoint.measurement.calibrate.run import Settings, samples
-
-            source = samples(Settings(request.cache_sizes, request.cores), request.done)
+        """A `sample` message per sample, on the CPU between `begin` and `end` of its probe; then `done`."""
         before = snapshot()
-        for title, sample in source:
-            yield {"kind": "sample", "title": title, "sample": sample}
+        yield from _gpu_stage(request) if request.device == "cuda" else _cpu_probes(request)
         yield {"kind": "done", "load": load_between(before, snapshot()).describe()}
 
     def _peak(self, device: str) -> int:
@@ -110,11 +103,28 @@ class Bench:
         return runnable(workload, side, step, weights, request.cache_bytes)
 
 
-def _held(run: Runnable, device: str) -> int:
-    """Bytes of weights, cache and activations: torch's own count on a GPU, else counted one by one."""
-    if device != "cpu":
-        return peak_bytes(device)
-    return stored_bytes(run.model) // run.copies + run.cache_bytes + activation_bytes(run.plain)
+def _cpu_probes(request: CalibrationRequest) -> Iterator[dict[str, Any]]:
+    from ridgepoint.measurement.calibrate.run import Settings, probes
+
+    for title, samples in probes(Settings(request.cache_sizes, request.cores), request.done):
+        yield {"kind": "begin", "title": title}
+        for sample in samples:
+            yield {"kind": "sample", "title": title, "sample": sample}
+        yield {"kind": "end", "title": title}
+
+
+def _gpu_stage(request: CalibrationRequest) -> Iterator[dict[str, Any]]:
+    from ridgepoint.measurement.calibrate.cuda import samples
+
+    for title, sample in samples(request.stage, request.limit_s, request.rehearse):
+        yield {"kind": "sample", "title": title, "sample": sample}
+
+
+def _held(run: Runnable, device: str, before: int) -> int:
+    """Bytes of weights, cache and activations; on a GPU activations are what torch allocated beyond `before` (0 inside a
+    CUDA graph, whose memory was there already)."""
+    activations = activation_bytes(run.plain) if device == "cpu" else peak_bytes(device) - before
+    return stored_bytes(run.model) // run.copies + run.cache_bytes + activations
 
 
 def _renewal(a: Runnable, b: Runnable) -> Callable[[], None] | None:

@@ -24,7 +24,7 @@ class Score(Protocol):
     @property
     def sign_n(self) -> int: ...
     @property
-    def tie_n(self) -> int: ...
+    def tie_n(self) -> int | None: ...
     @property
     def mape(self) -> float | None: ...
     @property
@@ -53,12 +53,12 @@ def score_table(rows: Iterable[Score]) -> RenderableType:
     table.columns[9].header = Text("roofline\nMAPE")
     for row in rows:
         add(
-            table, row.group, str(row.n), _of(row.sign_right, row.sign_n), str(row.tie_n), given(row.mape, percent),
+            table, row.group, str(row.n), _of(row.sign_right, row.sign_n), given(row.tie_n, str), given(row.mape, percent),
             given(row.median_ape, percent), signed(row.bias), given(row.coverage80, percent),
             _of(row.flips_right, row.flips_n), given(row.roofline_mape, percent), given(row.roofline_sign, percent),
         )  # fmt: skip
     note = (
-        "sign: faster side named, ties apart; MAPE, median, bias: of the step time; "
+        "sign: faster side named, ties apart; MAPE, median, bias: of the times; "
         "in 80 %: aim 70 to 90 %; flips: within a factor of 1.5, of curves on which each side wins by more than 10 % somewhere"
     )
     return Group(table, line(note, "dim"))

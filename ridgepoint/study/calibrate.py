@@ -7,15 +7,15 @@ from typing import Any
 
 from ridgepoint.hardware import Target, save_target
 from ridgepoint.measurement.request import CalibrationRequest
-from ridgepoint.measurement.session import Session
+from ridgepoint.measurement.session import ChildDied, Session
 from ridgepoint.store import Provenance, Record, Store, new_record
 from ridgepoint.study.calibrate_cuda import cuda_probes
 from ridgepoint.study.card import build_target
-from ridgepoint.study.journal import Probe, keep_probe, kept_probes, open_run, samples_of
+from ridgepoint.study.journal import Probe, claimed, keep_probe, kept_probes, open_run, samples_of
 
 __all__ = ["EXPECTED_SAMPLES", "calibrate", "host_name", "refit"]
 
-EXPECTED_SAMPLES = 2600
+EXPECTED_SAMPLES = 4600
 """About how many samples a calibration yields: what a progress bar counts to."""
 
 OnSample = Callable[[str, int], None]
@@ -27,12 +27,20 @@ def calibrate(
 ) -> tuple[Target, Path]:  # fmt: skip
     """Run all probes, each a record as soon as it is finished; fit; save `<host>.calibrated.toml`.
 
-    A calibration that was killed, interrupted or lost its child goes on with the probes that it has not finished,
-    within an hour and unless `fresh`. `refit` makes the same target from the stored probes again. `limit_s` and
-    `rehearse` are for a GPU: the longest time that its stages may take, and a run of their code on the CPU whose
-    figures mean nothing.
+    A calibration that was killed or interrupted goes on with the probes that it has not finished, within an hour and
+    unless `fresh`; MachineBusy if another one is running. `refit` makes the same target from the stored probes again.
+    `limit_s` and `rehearse` are for a GPU: the longest time that its stages may take, and a run of their code on the
+    CPU whose figures mean nothing.
     """
-    run = open_run(store, provenance, device, fresh)
+    with claimed(store):
+        return _calibrate(store, provenance, on_sample, device, name, limit_s, rehearse, fresh)
+
+
+def _calibrate(
+    store: Store, provenance: Provenance, on_sample: OnSample, device: str, name: str,
+    limit_s: float, rehearse: bool, fresh: bool,
+) -> tuple[Target, Path]:  # fmt: skip
+    run = open_run(store, provenance, device, rehearse, fresh)
     kept = kept_probes(store, run.id)
     count = sum(len(p.samples) for p in kept)
     if kept:
@@ -52,7 +60,8 @@ def calibrate(
         for probe in probes:
             keep_probe(store, run, probe, provenance)
     flags = [*(["rehearsal"] if rehearse else []), *(["resumed"] if kept else [])]
-    content = {"load": "; ".join(loads), "device": device}
+    ids = [r.id for r in store.records(kind="probe", study=run.id)]
+    content = {"load": "; ".join(loads), "device": device, "probes": ids}
     record = new_record("calibration", content, provenance, study=run.id, flags=flags)
     store.append(record)
     target = refit(store, record, name or host_name(device))
@@ -62,23 +71,36 @@ def calibrate(
 def _cpu_probes(
     session: Session, sampled: Callable[[str], None], done: tuple[str, ...], loads: list[str], machine: Mapping[str, Any]
 ) -> Iterator[Probe]:  # fmt: skip
-    """Each probe that is not done, when it is finished; the load meanwhile is appended to `loads`."""
-    request = CalibrationRequest(
-        cache_sizes={k: float(v) for k, v in dict(machine.get("caches_bytes") or {}).items()},
-        cores=int(machine.get("cores_usable") or 1),
-        done=done,
-    )
-    title, samples = "", list[dict[str, Any]]()
-    for message in session.ask(request):
-        if samples and message.get("title") != title:
-            yield Probe(title, samples)
-            samples = []
-        if message["kind"] == "sample":
-            title = message["title"]
-            samples.append(message["sample"])
-            sampled(title)
-        else:
-            loads.append(message["load"])
+    """Each probe that is not done, as soon as it is finished; the load meanwhile is appended to `loads`.
+
+    A probe that kills its process is an `absent` sample, and a new process goes on with the next.
+    """
+    sizes = {k: float(v) for k, v in dict(machine.get("caches_bytes") or {}).items()}
+    titles, title = list(done), ""
+    while True:
+        samples: list[dict[str, Any]] = []
+        request = CalibrationRequest(cache_sizes=sizes, cores=int(machine.get("cores_usable") or 1), done=tuple(titles))
+        try:
+            for message in session.ask(request):
+                match message["kind"]:
+                    case "begin":
+                        title, samples = message["title"], []
+                    case "sample":
+                        samples.append(message["sample"])
+                        sampled(title)
+                    case "end":
+                        titles.append(title)
+                        yield Probe(title, samples)
+                        title = ""
+                    case _:
+                        loads.append(message["load"])
+            return
+        except ChildDied as error:
+            if not title:
+                raise
+            titles.append(title)
+            yield Probe(title, [{"probe": "absent", "of": title, "absent": str(error)}])
+            title = ""
 
 
 def refit(store: Store, record: Record, name: str) -> Target:

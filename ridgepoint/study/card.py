@@ -175,7 +175,14 @@ def _checks(target: Target, samples: Sequence[Sample], repeats: Sequence[float])
     if repeats:
         apart = float(np.median(np.abs(np.log(repeats))))
         checks["two runs agree"] = f"within {100 * apart:.1f} % at the median over {len(repeats)} points, 5 % wanted"
+    late = sum(s["probe"] == "left out" for s in samples)
+    if late:
+        checks["rounds"] = (
+            f"{late} probes of later rounds were left out for lack of time: their first round counts alone"
+        )
     for s in samples:
+        if s["probe"] == "absent" and not is_gpu(samples):
+            checks[f"absent: {s['of']}"] = str(s["absent"])
         if s["probe"] == "clock":
             checks[f"clock {s['clock']}"] = (
                 f"resolves {s['resolution_s'] * 1e9:.0f} ns, a call costs {s['call_s'] * 1e9:.0f} ns"

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ridgepoint.hardware import AttentionLaw, LinearLaw, PointwiseLaw, ResidencyLaw, ScalingLaw
-from ridgepoint.hardware.law import decode_terms, linear_terms, prefill_terms
+from ridgepoint.hardware.law import LONG_K, decode_terms, linear_terms, prefill_terms
 from ridgepoint.hardware.nonnegative import fit_nonnegative
 
 __all__ = ["cold_code", "fit_attention", "fit_linear", "fit_pointwise", "fit_residency", "fit_scaling", "merge_rounds"]
@@ -18,21 +18,23 @@ Vector = npt.NDArray[np.float64]
 
 
 def merge_rounds(samples: Iterable[Sample]) -> tuple[list[Sample], list[float]]:
-    """One sample per point, and second over first of all points.
+    """One sample per point, and the best of the later half of its rounds over the best of the earlier half.
 
-    The faster of its rounds, because noise only adds time; of a network each figure takes its own faster round. The mean
-    for residency: other users of the cache come and go, and the bet is not made for the luckiest moment.
+    The fastest of its rounds, because noise only adds time; of a network each figure takes its own fastest round. The mean
+    for both residencies: other users of the cache come and go, and the bet is not made for the luckiest moment.
     """
     points: dict[str, list[Sample]] = defaultdict(list)
     for s in samples:
         points[str(sorted((k, str(v)) for k, v in s.items() if k not in _MEASURED))].append(s)
     merged, ratios = [], []
     for rounds in points.values():
-        if rounds[0]["probe"] == "residency":
+        if rounds[0]["probe"] in _SHARED:
             merged.append({**rounds[0], "seconds": float(np.mean([s["seconds"] for s in rounds]))})
         elif rounds[0]["probe"] not in _SEVERAL and "seconds" in rounds[0]:
             merged.append(_with_best_ops(min(rounds, key=lambda s: s["seconds"]), rounds))
-            ratios += [s["seconds"] / rounds[0]["seconds"] for s in rounds[1:]]
+            if len(rounds) > 1:
+                early, late = rounds[: len(rounds) // 2], rounds[len(rounds) // 2 :]
+                ratios.append(min(s["seconds"] for s in late) / min(s["seconds"] for s in early))
         else:
             merged.append(_best_rates(rounds))
     return merged, ratios
@@ -49,6 +51,7 @@ _MEASURED = frozenset(
      "read_bytes_per_s", "passed_bytes",
      "copy_bytes_per_s", "resolution_s", "call_s")
 )  # fmt: skip
+_SHARED = ("residency", "code_residency")
 _SEVERAL = ("peak", "cold_code")
 """Probes with several figures a sample: each takes its own better round."""
 _RATES = ("flops_per_s", "read_bytes_per_s", "copy_bytes_per_s")
@@ -82,10 +85,10 @@ def _linear_law(key: tuple[str, ...], samples: Sequence[Sample], source: str) ->
     for m in grid:
         cold = [s for s in samples if s["m"] == m and not s["hot"]]
         hot = [s for s in samples if s["m"] == m and s["hot"]]
-        coefficients, left_out = _fit(cold, _linear_features)
+        coefficients, left_out = _fit_linear(cold)
         cold_rows.append(coefficients)
         errors.extend(left_out)
-        hot_coefficients, left_out = _fit(hot, _linear_features) if hot else (None, [])
+        hot_coefficients, left_out = _fit_linear(hot) if hot else (None, [])
         hot_rows.append(_hot_row(coefficients, hot_coefficients))
         errors.extend(left_out)
     return LinearLaw(
@@ -103,6 +106,25 @@ def _hot_row(cold: tuple[float, ...], hot: tuple[float, ...] | None) -> tuple[fl
 def _linear_features(samples: Sequence[Sample]) -> Vector:
     n, k = (np.array([float(s[key]) for s in samples]) for key in ("n", "k"))
     return np.stack(linear_terms(n, k), axis=1)
+
+
+def _one_rate(samples: Sequence[Sample]) -> Vector:
+    """The same with one rate for all weights, in the first of the three columns; the others are 0."""
+    matrix = _linear_features(samples)
+    weights = matrix[:, 1:4].sum(axis=1)
+    matrix[:, 1:4] = 0.0
+    matrix[:, 1] = weights
+    return matrix
+
+
+def _fit_linear(samples: Sequence[Sample]) -> tuple[tuple[float, ...], list[float]]:
+    """Three rates of weights where at least two row lengths lie in the shortest and in the longest stretch, else one."""
+    lengths = {s["k"] for s in samples}
+    short, long = LONG_K
+    if sum(k <= short for k in lengths) >= 2 and sum(k > long for k in lengths) >= 2:
+        return _fit(samples, _linear_features)
+    (call, weights, _, _, *rest), errors = _fit(samples, _one_rate)
+    return (call, weights, weights, weights, *rest), errors
 
 
 def cold_code(samples: Iterable[Sample]) -> dict[tuple[str, str], tuple[float, float]]:

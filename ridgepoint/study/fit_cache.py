@@ -8,12 +8,15 @@ import msgspec
 import numpy as np
 
 from ridgepoint.hardware import LinearLaw, ResidencyLaw
+from ridgepoint.measurement.calibrate.displacement import REFERENCE
 
 __all__ = ["fit_code_residency", "with_displacement"]
 
 Sample = Mapping[str, Any]
 _MOST = 4.0
-"""A kernel that leaves nothing of the reference operator's code displaces at least this much; more cannot be told."""
+"""Beyond half a last-level cache times this nothing of the reference operator is left, and more cannot be told."""
+_PLAIN = ("fp32", "fp32", "dense")
+"""The kernel whose matrix-vector product copies nothing: all displacement is told in multiples of its own."""
 
 
 def fit_code_residency(samples: Iterable[Sample], source: str) -> ResidencyLaw | None:
@@ -38,17 +41,21 @@ def with_displacement(laws: Sequence[LinearLaw], samples: Sequence[Sample]) -> t
     """Each law with the bytes that its kernel displaces per byte of weights, by rows; as is where nothing was measured.
 
     The reference operator takes as long behind the kernel's weights as behind a plain stream of some other length: that
-    length over the weights' bytes, 1 to 4.
+    length over the weights' bytes, over the same of fp32 at one row, 1 to 4.
     """
-    found: dict[tuple[str, str, str], list[Sample]] = defaultdict(list)
+    curve = _reference(samples)
+    if curve is None:
+        return tuple(laws)
+    found: dict[tuple[str, str, str], dict[float, float]] = defaultdict(dict)
     for s in samples:
         if s["probe"] == "displacement":
-            found[s["kernel"], s["format"], s["act"]].append(s)
-    curve = _reference(samples)
-    return tuple(
-        _displacing(law, mine, *curve) if curve and (mine := found.get((law.kernel, law.format, law.act))) else law
-        for law in laws
-    )
+            found[s["format"], s["act"], s["rung"]][float(s["m"])] = (
+                _stream_bytes(s["seconds"], *curve) / s["passed_bytes"]
+            )
+    unit = found.get(_PLAIN, {}).get(1.0, 0.0)
+    if unit <= 0.0:
+        return tuple(laws)
+    return tuple(_displacing(law, found.get((law.format, law.act, law.rung), {}), unit) for law in laws)
 
 
 def _reference(samples: Sequence[Sample]) -> tuple[list[float], list[float]] | None:
@@ -56,7 +63,7 @@ def _reference(samples: Sequence[Sample]) -> tuple[list[float], list[float]] | N
     points = sorted(
         (float(s["bytes"]), float(s["seconds"]))
         for s in samples
-        if s["probe"] == "code_residency" and (s["subject"], s["act"]) == ("rms_norm", "fp32")
+        if s["probe"] == "code_residency" and (s["subject"], s["act"]) == REFERENCE
     )
     if len(points) < 3:
         return None
@@ -64,10 +71,19 @@ def _reference(samples: Sequence[Sample]) -> tuple[list[float], list[float]] | N
     return [float(t) for t in seconds], [size for size, _ in points]
 
 
-def _displacing(law: LinearLaw, samples: Sequence[Sample], seconds: list[float], sizes: list[float]) -> LinearLaw:
-    rows = sorted(samples, key=lambda s: s["m"])
-    alike = [float(np.interp(s["seconds"], seconds, sizes)) / s["passed_bytes"] for s in rows]
-    factors = np.clip(np.maximum.accumulate(alike), 1.0, _MOST)
-    return msgspec.structs.replace(
-        law, displaced_m=tuple(float(s["m"]) for s in rows), displaced=tuple(float(x) for x in factors)
-    )
+def _stream_bytes(seconds: float, curve: list[float], sizes: list[float]) -> float:
+    """The shortest plain stream behind which the reference operator takes so long, or as long as it ever does."""
+    seconds = min(seconds, curve[-1])
+    right = int(np.searchsorted(curve, seconds))
+    if right == 0:
+        return sizes[0]
+    share = (seconds - curve[right - 1]) / (curve[right] - curve[right - 1])
+    return sizes[right - 1] + share * (sizes[right] - sizes[right - 1])
+
+
+def _displacing(law: LinearLaw, alike: Mapping[float, float], unit: float) -> LinearLaw:
+    if not alike:
+        return law
+    rows = sorted(alike)
+    factors = np.clip(np.maximum.accumulate([alike[m] / unit for m in rows]), 1.0, _MOST)
+    return msgspec.structs.replace(law, displaced_m=tuple(rows), displaced=tuple(float(x) for x in factors))

@@ -1,13 +1,16 @@
 """The journal of a calibration: each finished probe is a record, so that a killed calibration goes on where it stopped."""
 
-from collections.abc import Sequence
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ridgepoint.errors import BadInput, MachineBusy
 from ridgepoint.store import Provenance, Record, Store, digest, new_record
 
-__all__ = ["FRESH", "Probe", "keep_probe", "kept_probes", "open_run", "samples_of"]
+__all__ = ["FRESH", "Probe", "claimed", "keep_probe", "kept_probes", "open_run", "samples_of"]
 
 FRESH = timedelta(hours=1)
 """Probes older than this are measured again: a machine changes."""
@@ -21,23 +24,34 @@ class Probe:
     samples: Sequence[dict[str, Any]]
 
 
-def open_run(store: Store, provenance: Provenance, device: str, fresh: bool = False) -> Record:
-    """The unfinished calibration of this machine, these versions and this device, if it began within the last hour,
-    else a new one. `fresh`: a new one in any case."""
-    key = digest({"machine": str(provenance.machine.get("machine_id", "")), "versions": dict(provenance.versions)})
-    for run in () if fresh else reversed(store.records(kind="calibration-run")):
-        if not _recent(run):
-            break
-        mine = run.body.get("key") == key and run.body.get("device") == device
-        if mine and not store.records(kind="calibration", study=run.id, limit=1):
-            return run
+@contextmanager
+def claimed(store: Store) -> Iterator[None]:
+    """One calibration at a time by the processes that share a store; a second one gets MachineBusy at once."""
+    path = store.path.with_name("calibrating.lock")
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise MachineBusy("another calibration is running with this data folder; wait until it has ended") from None
+        yield
+
+
+def open_run(store: Store, provenance: Provenance, device: str, rehearse: bool = False, fresh: bool = False) -> Record:
+    """The newest calibration of this machine, these versions and this device, if it is unfinished and began within the
+    last hour, else a new one. `fresh`, and a checkout with uncommitted changes: a new one in any case."""
+    what = {"device": device, "rehearse": rehearse, "versions": dict(provenance.versions)}
+    key = digest({**what, "machine": str(provenance.machine.get("machine_id", ""))})
+    if not fresh and not str(provenance.versions.get("commit", "")).endswith("-dirty"):
+        mine = [run for run in store.records(kind="calibration-run") if run.body.get("key") == key]
+        if mine and _recent(mine[-1]) and not store.records(kind="calibration", study=mine[-1].id, limit=1):
+            return mine[-1]
     run = new_record("calibration-run", {"key": key, "device": device}, provenance)
     store.append(run)
     return run
 
 
 def _recent(run: Record) -> bool:
-    return datetime.now(UTC) - datetime.fromisoformat(run.created) < FRESH
+    return timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(run.created) < FRESH
 
 
 def keep_probe(store: Store, run: Record, probe: Probe, provenance: Provenance) -> None:
@@ -52,7 +66,11 @@ def kept_probes(store: Store, run_id: str) -> list[Probe]:
 
 
 def samples_of(store: Store, calibration: Record) -> list[dict[str, Any]]:
-    """Every sample of a finished calibration."""
+    """Every sample of a finished calibration; BadInput if its probes are not in this store."""
     if "samples" in calibration.body:  # written before probes had records of their own
         return list(calibration.body["samples"])
-    return [s for probe in kept_probes(store, calibration.study) for s in probe.samples]
+    wanted = calibration.body.get("probes") or []
+    here = {r.id: r.body["samples"] for r in store.records(kind="probe", study=calibration.study)} if wanted else {}
+    if not wanted or not here.keys() >= set(wanted):
+        raise BadInput(f"calibration {calibration.id}: its probes are not all in this store; import them with it")
+    return [sample for id in wanted for sample in here[id]]

@@ -125,12 +125,15 @@ def _result(plan: Plan, target: Target, message: dict[str, Any], kernels: dict[s
             "latency_s": Value(seconds, seconds * (1 - half), seconds * (1 + half), method),
             "tokens_per_s": _rate(tokens / seconds, half),
             "memory_bytes": Value(memory, memory, memory, _MEMORY),
-            "resident_bytes": Value(resident, resident, resident, _RESIDENT),
+            "resident_bytes": None if resident is None else Value(resident, resident, resident, _RESIDENT),
             "energy_j": None if energy is None
             else Value(energy, message["energy_low_j"], message["energy_high_j"], message["energy_method"]),
         },
         ops=rows,
-        absent={"energy_j": message.get("energy_reason", _NO_ENERGY)} if energy is None else {},
+        absent={
+            **({"energy_j": message.get("energy_reason", _NO_ENERGY)} if energy is None else {}),
+            **({"resident_bytes": "it is told of a process on the CPU"} if resident is None else {}),
+        },
         flags=(*(("random weights",) if message["random"] else ()), *message["flags"]),
         provenance={"clock": message["clock"], "load": message["load"], "between_operators_s": rest, "n": single["n"]},
     )  # fmt: skip

@@ -11,14 +11,14 @@ class ScoreRow:
 
     group: str
     n: int
-    """Points; each has two step times and one speed-up."""
+    """Points, each with two step times and one speed-up; by side steps; by operator rows of tables."""
     sign_right: int
     sign_n: int
     small_right: int
     small_n: int
     """Signs of effects from 3 to 10 %, reported apart."""
-    tie_n: int
-    """Points whose measured effect is below 3 %: they have no sign."""
+    tie_n: int | None
+    """Points whose measured effect is below 3 %: they have no sign. None of steps and operators, which have none."""
     mape: float
     median_ape: float
     bias: float

@@ -5,7 +5,7 @@ from typing import Any
 
 from ridgepoint.measurement.calibrate.grid import ATTENTION_DECODE, ATTENTION_PREFILL
 from ridgepoint.measurement.calibrate.linear import DTYPES
-from ridgepoint.measurement.calibrate.pool import Pool, weight_stream
+from ridgepoint.measurement.calibrate.pool import Pool, filler, weight_stream
 
 __all__ = ["ATTENTION_KERNELS", "attention_pool", "attention_samples"]
 
@@ -49,7 +49,7 @@ def attention_pool(module: Any, phase: str, shape: tuple[int, int, int, int, int
     copies = max(2, min(_MOST_COPIES, int(_KV_BYTES / size)))
     pool = Pool()
     for _ in range(copies):
-        k, v = (torch.randn(b, kv_heads, length, d).to(dtype) for _ in range(2))
+        k, v = (filler(b, kv_heads, length, d).to(dtype, copy=True) for _ in range(2))
         q = torch.randn(b, new, heads, d).to(dtype).transpose(1, 2)
         pool.members.append((shape, lambda q=q, k=k, v=v: module(q, k, v)))
     return pool

@@ -18,7 +18,7 @@ from ridgepoint.workload import AttentionSpec, Block, Decoder, MlpSpec, Step, de
 
 __all__ = ["ComposedBench", "composed_decoder", "composed_step"]
 
-_LEAST = 3
+_LEAST = 2
 _LONG_S = 0.05
 _MOST = 40
 
@@ -68,7 +68,7 @@ def _time(run: Runnable, seconds: float) -> tuple[Timing, dict[str, float]]:
     whole = [_thread_ns(run.call)]
     leaves = [leaf_totals(run, clock, own_s)]
     begin = time.thread_time_ns()
-    least = 2 if whole[0] > _LONG_S * 1e9 else _LEAST
+    least = 1 if whole[0] > _LONG_S * 1e9 else _LEAST
     while len(whole) < least or (time.thread_time_ns() - begin < seconds * 1e9 and len(whole) < _MOST):
         whole.append(_thread_ns(run.call))
         leaves.append(leaf_totals(run, clock, own_s))

@@ -6,9 +6,11 @@ __all__ = [
     "ATTENTION_DECODE",
     "ATTENTION_PREFILL",
     "COMPOSED",
+    "HOT_SHAPES",
     "LINEAR_SHAPES",
     "POINTWISE_GRID",
     "PROBES",
+    "TALL_SHAPES",
     "ComposedNet",
     "LinearProbe",
 ]
@@ -18,6 +20,10 @@ LINEAR_SHAPES: tuple[tuple[int, int], ...] = (
     (5376, 1152), (17408, 640),
 )  # fmt: skip
 """(n, k), small to large; the last two are wider than `hardware.law.WIDE_N`, as heads are. k splits into groups of 128."""
+HOT_SHAPES: tuple[tuple[int, int], ...] = ((320, 640), (1472, 384), (256, 1664), (832, 896))
+"""Measured with weights in the cache, in this order as far as they fit; then the others. Short and long rows come first."""
+TALL_SHAPES: tuple[tuple[int, int], ...] = ((640, 1664), (832, 896), (1664, 640), (1408, 1408))
+"""Measured with hundreds of rows, where arithmetic decides and every product is long."""
 
 
 @dataclass(frozen=True, slots=True)

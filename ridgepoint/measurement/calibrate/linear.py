@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ridgepoint.errors import NotSupported
-from ridgepoint.measurement.calibrate.grid import LINEAR_SHAPES, LinearProbe
-from ridgepoint.measurement.calibrate.pool import Pool, Timing, fill, summarise, weight_stream
+from ridgepoint.measurement.calibrate.grid import HOT_SHAPES, LINEAR_SHAPES, TALL_SHAPES, LinearProbe
+from ridgepoint.measurement.calibrate.pool import Pool, Timing, fill, filler, summarise, weight_stream
 from ridgepoint.workload import format_named
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ _COLD_FACTOR = 3.0
 """The cold pool holds this many times the last-level cache."""
 _FEW_M, _MOST_WIDE_M, _MOST_M = 16, 64, 128
 _WIDEST_SMALL = 4096
+_LEAST_DISPLACING = 700_000
+"""Weights of a layer whose calls tell what its kernel displaces."""
 
 
 class LinearBench:
@@ -34,14 +36,15 @@ class LinearBench:
         self._multiples = list(multiples(self.kernel, probe.group))
         small = probe.rung == "naive"
         self._cold = Pool() if small else fill(self._bases, _COLD_FACTOR * cache_bytes)
-        self._hot = _hot_pool(self._bases)
+        self._hot = _hot_pool(probe_bases(probe, self.kernel, HOT_SHAPES) + self._bases)
 
     @property
     def cold(self) -> "list[tuple[tuple[int, ...], nn.Module, float]]":
-        """((n, k), module, bytes) of every member of the cold pool but the widest, which would be half of a cache alone."""
+        """((n, k), module, bytes) of the middling members of the cold pool: without those that are half of a cache alone,
+        and those so small that the code of the calls displaces as much as their weights."""
         form = format_named(self.probe.format)
         members = [(key, module, float(form.weight_bytes(*key))) for key, module in self._cold.members]
-        return [m for m in members if m[0][0] <= _WIDEST_SMALL and m[0][0] * m[0][1] >= 1.9e6]
+        return [m for m in members if m[0][0] <= _WIDEST_SMALL and m[0][0] * m[0][1] >= _LEAST_DISPLACING]
 
     def samples(self, seconds: float) -> Iterator[dict[str, Any]]:
         """A sample per (m, n, k, hot or cold), each pool visited for `seconds` at each m."""
@@ -63,13 +66,13 @@ class LinearBench:
             return
         for wide in (False, True) if m <= _MOST_WIDE_M else (False,):
             members = [(key, module) for key, module, _ in self._bases if (key[0] > _WIDEST_SMALL) == wide]
-            yield "cold", Pool(members if m <= _MOST_M else members[1:5]), self._stream
+            yield "cold", Pool(members if m <= _MOST_M else [x for x in members if x[0] in TALL_SHAPES]), self._stream
         if m <= _MOST_WIDE_M:
             yield "hot", self._hot, None
 
 
 def _least(m: int) -> int:
-    return 4 if m < _FEW_M else 3 if m <= _MOST_WIDE_M else 2
+    return 2 if m <= _MOST_WIDE_M else 1
 
 
 def residency_samples(cache_bytes: float, seconds: float) -> Iterator[dict[str, Any]]:
@@ -93,7 +96,8 @@ def residency_samples(cache_bytes: float, seconds: float) -> Iterator[dict[str, 
 
 
 def _passes(modules: "list[nn.Module]", x: "Tensor", seconds: float) -> Timing:
-    """Whole passes over the modules: some of them hit and some miss, and a step pays for all."""
+    """Whole passes over the modules: some of them hit and some miss, and a step pays for all. The later half counts: a
+    cache takes a dozen passes until it holds what it can of a set that is not much smaller."""
     clock = time.thread_time_ns
     passes: list[int] = []
     start = clock()
@@ -102,10 +106,10 @@ def _passes(modules: "list[nn.Module]", x: "Tensor", seconds: float) -> Timing:
         for module in modules:
             module(x)
         passes.append(clock() - before)
-    return summarise(passes[1:])
+    return summarise(passes[len(passes) // 2 :])
 
 
-_LEAST_PASSES = 4
+_LEAST_PASSES = 6
 
 
 def probe_kernel(probe: LinearProbe):  # type: ignore[no-untyped-def]
@@ -118,14 +122,15 @@ def probe_kernel(probe: LinearProbe):  # type: ignore[no-untyped-def]
     return kernel
 
 
-def probe_bases(probe: LinearProbe, kernel: Any) -> list[tuple[tuple[int, ...], "nn.Module", float]]:
-    import torch
+def probe_bases(
+    probe: LinearProbe, kernel: Any, shapes: tuple[tuple[int, int], ...] = LINEAR_SHAPES
+) -> list[tuple[tuple[int, ...], "nn.Module", float]]:
+    """(shape, packed module, bytes) of each shape."""
 
-    generator = torch.Generator().manual_seed(0)
     form = format_named(probe.format)
     bases = []
-    for n, k in LINEAR_SHAPES:
-        weight = torch.randn(n, k, generator=generator).mul_(0.02)
+    for n, k in shapes:
+        weight = filler(n, k).mul_(0.02)
         bases.append(((n, k), kernel.pack(weight, None, probe.act, probe.group), float(form.weight_bytes(n, k))))
     return bases
 
@@ -133,7 +138,8 @@ def probe_bases(probe: LinearProbe, kernel: Any) -> list[tuple[tuple[int, ...], 
 def _hot_pool(bases: list[tuple[tuple[int, ...], "nn.Module", float]]) -> Pool:
     pool = Pool()
     for (n, k), module, size in bases:
-        if n <= _WIDEST_SMALL and pool.bytes + size <= _HOT_BYTES:
+        known = any(key == (n, k) for key, _ in pool.members)
+        if n <= _WIDEST_SMALL and not known and pool.bytes + size <= _HOT_BYTES:
             pool.members.append(((n, k), module))
             pool.bytes += size
     return pool

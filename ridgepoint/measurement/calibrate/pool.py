@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-__all__ = ["STREAM_BYTES", "Pool", "Timing", "fill", "summarise", "weight_stream"]
+__all__ = ["STREAM_BYTES", "Pool", "Timing", "fill", "filler", "summarise", "weight_stream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,18 @@ class Pool:
             done += 1
         cost = _clock_cost_ns()
         return {key: summarise(values, cost) for key, values in samples.items()}
+
+
+def filler(*shape: int) -> "Tensor":
+    """A new fp32 tensor of one random block, repeated: its values are ordinary, and making it costs a copy."""
+    import torch
+
+    count = prod(shape)
+    block = torch.randn(min(count, _BLOCK), generator=torch.Generator().manual_seed(0))
+    return block.repeat(-(-count // len(block)))[:count].view(shape)
+
+
+_BLOCK = 2**16
 
 
 @cache

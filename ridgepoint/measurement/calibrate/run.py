@@ -1,4 +1,4 @@
-"""One calibration, probe by probe, in the order of what a first answer needs most; yields samples as they come."""
+"""One calibration, probe by probe, in the order of what a first answer needs most."""
 
 import time
 from collections.abc import Collection, Iterator
@@ -16,7 +16,7 @@ from ridgepoint.measurement.calibrate.linear import LinearBench, residency_sampl
 from ridgepoint.measurement.calibrate.pointwise import pointwise_samples
 from ridgepoint.measurement.calibrate.scaling import scaling_samples
 
-__all__ = ["COMPOSED_SIDES", "ROUNDS", "Settings", "samples"]
+__all__ = ["COMPOSED_SIDES", "ROUNDS", "Settings", "probes"]
 
 COMPOSED_SIDES = (
     "fp32", "bf16", "fp16", "int8", "int8:dyn", "bf16+int8:dyn:token", "fp32+int8:dyn:token", "int4:g32", "nf4",
@@ -36,15 +36,16 @@ class Settings:
 
     cache_sizes: dict[str, float]
     cores: int
-    linear_s: float = 0.012
-    slow_s: float = 0.01
+    linear_s: float = 0.006
+    slow_s: float = 0.006
+    residency_s: float = 0.02
     attention_s: float = 0.01
-    pointwise_s: float = 0.002
-    composed_s: float = 0.07
+    pointwise_s: float = 0.001
+    composed_s: float = 0.035
     bandwidth_s: float = 0.02
     scaling_s: float = 0.05
     limit_s: float = 76.0
-    """Wall time after which no further probe of a second round begins: one round is enough for an answer."""
+    """Wall time after which no further probe of a later round begins: one round is enough for an answer."""
     cold_visits: int = 5
     residency_visits: int = 9
     displacement_visits: int = 5
@@ -55,14 +56,14 @@ class Settings:
         return max(self.cache_sizes.values(), default=32e6)
 
 
-ROUNDS = 2
-"""Everything is measured twice, half a calibration apart: a neighbour's burst spoils one visit, not both."""
+ROUNDS = 3
+"""Most is measured in every round, a third of a calibration apart: a neighbour's burst spoils one visit, rarely two."""
 
 
-def samples(settings: Settings, done: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(title of the probe, sample) pairs; each sample says its round; the title is what a progress bar shows.
+def probes(settings: Settings, done: Collection[str] = ()) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+    """(title, samples) of each probe whose title is not in `done`; each sample says its round.
 
-    Probes whose titles are in `done` are left out; a probe that has nothing to say has no title.
+    The title is what a progress bar shows. A probe of a later round for which there is no time is one sample that says so.
     """
     import torch
 
@@ -71,10 +72,11 @@ def samples(settings: Settings, done: Collection[str] = ()) -> Iterator[tuple[st
     nets: dict[str, ComposedBench | None] = {}
     begin = time.monotonic()
     for title, number, source in _probes(settings, linear, nets):
-        late = number > 0 and time.monotonic() - begin > settings.limit_s
-        if title not in done and not late:
-            for sample in source:
-                yield title, {**sample, "round": number}
+        if title in done:
+            continue
+        if number > 0 and time.monotonic() - begin > settings.limit_s:
+            source = iter([{"probe": "left out", "of": title}])
+        yield title, ({**sample, "round": number} for sample in source)
 
 
 def _probes(settings: Settings, linear: Linears, nets: Nets) -> Probes:
@@ -94,67 +96,72 @@ _SCALED = tuple(
 
 
 def _round(s: Settings, number: int, linear: Linears, nets: Nets) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
-    first = number == 0
-    yield "residency", residency_samples(s.cache_bytes, s.linear_s)
+    even = number % 2 == 0
+    yield "residency", residency_samples(s.cache_bytes, s.residency_s)
     for probe in PROBES:
         seconds = s.slow_s if probe.rung == "naive" or probe.format == "fp16" else s.linear_s
-        yield f"linear {probe.format} {probe.rung} {probe.act}", _linear(probe, linear, s, seconds, first)
+        yield f"linear {probe.format} {probe.rung} {probe.act}", _linear(probe, linear, s, seconds, number)
     for act in ("fp32", "bf16", "fp16"):
         yield f"pointwise {act}", pointwise_samples(act, s.pointwise_s, s.cache_bytes)
-        for kernel in _kernels(act, first):
+        for kernel in _kernels(act, number):
             yield f"attention {kernel} {act}", attention_samples(kernel, act, s.attention_s, s.cache_bytes)
-    yield "cold code", cold_code_samples(s.cache_bytes, s.cold_visits)
-    yield "code residency", code_residency_samples(s.cache_bytes, s.residency_visits)
+    if even:
+        yield "cold code", cold_code_samples(s.cache_bytes, s.cold_visits)
+        yield "code residency", code_residency_samples(s.cache_bytes, s.residency_visits)
     for spec in COMPOSED_SIDES:
-        yield f"network {spec}", _network(spec, nets, s.composed_s, first)
-    yield "peak", peak_samples(("fp32", "bf16", "fp16", "int8"), 1, s.bandwidth_s)
-    for threads in sorted({1, s.cores}):
-        yield f"bandwidth, {threads} threads", bandwidth_samples(s.cache_sizes, threads, s.bandwidth_s)
+        yield f"network {spec}", _network(spec, nets, s.composed_s, number)
+    if even:
+        yield "peak", peak_samples(("fp32", "bf16", "fp16", "int8"), 1, s.bandwidth_s)
+        for threads in sorted({1, s.cores}):
+            yield f"bandwidth, {threads} threads", bandwidth_samples(s.cache_sizes, threads, s.bandwidth_s)
 
 
-def _kernels(act: str, first: bool) -> tuple[str, ...]:
-    """Flash in both rounds; math, and fp16 (slow here, and steady), in the first only."""
-    if act == "fp16":
-        return ("flash",) if first else ()
-    return ("flash", "math") if first else ("flash",)
+def _kernels(act: str, number: int) -> tuple[str, ...]:
+    """Flash in two rounds; math, and fp16 (slow here, and steady), in the first only."""
+    if number % 2 or (act == "fp16" and number):
+        return ()
+    return ("flash",) if number or act == "fp16" else ("flash", "math")
 
 
-def _linear(probe: LinearProbe, built: Linears, s: Settings, seconds: float, first: bool) -> Iterator[dict[str, Any]]:
+def _linear(probe: LinearProbe, built: Linears, s: Settings, seconds: float, number: int) -> Iterator[dict[str, Any]]:
     """The kernel's samples; one that can't run here gives an `absent` sample, in the first round."""
-    if probe in _ONCE and not first:
+    if probe in _SELDOM and number % 2:
         return
     if probe not in built:
         try:
             built[probe] = LinearBench(probe, s.cache_bytes)
         except (NotSupported, RuntimeError) as reason:  # RuntimeError: torch has the kernel, this machine can't run it
             built[probe] = None
-            if first:
+            if number == 0:
                 which = {"format": probe.format, "rung": probe.rung, "act": probe.act}
                 yield {"probe": "linear", **which, "absent": str(reason)}
     bench = built[probe]
     if bench is not None:
         yield from bench.samples(seconds)
-        yield from displacement_samples(bench, s.cache_bytes, s.displacement_visits)
+        if number % 2 == 0:
+            yield from displacement_samples(bench, s.cache_bytes, s.displacement_visits)
 
 
-_ONCE = tuple(
+_SELDOM = tuple(
     p for p in PROBES if p.rung == "naive" or (p.format, p.act) in (("int4:g128", "bf16"), ("int8:dyn:token", "fp32"))
 )
-"""Slow ones, and variants of a kernel that is visited twice anyhow."""
+"""Slow ones, and variants of a kernel that is visited anyhow: in the first and the last round."""
 
 
-def _network(spec: str, built: Nets, seconds: float, first: bool) -> Iterator[dict[str, Any]]:
+def _network(spec: str, built: Nets, seconds: float, number: int) -> Iterator[dict[str, Any]]:
     if spec not in built:
         try:
             built[spec] = ComposedBench(spec)
         except (NotSupported, RuntimeError) as reason:
             built[spec] = None
-            if first:
+            if number == 0:
                 yield {"probe": "composed", "side": spec, "absent": str(reason)}
     bench = built[spec]
     if bench is not None:
-        yield from bench.samples(seconds, _MOST_ROWS.get(spec, 512))
+        most = _MOST_ROWS.get(spec, 512)
+        yield from bench.samples(seconds, min(most, _SHORT_ROWS) if number % 2 else most)
 
 
+_SHORT_ROWS = 24
 _MOST_ROWS = {"fp16": 24, "int8": 128, "int4:g32": 128, "nf4": 128}
 """Kernels made for few rows, and fp16 without instructions for it, would eat the calibration's time in long steps."""
