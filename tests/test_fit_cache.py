@@ -95,7 +95,7 @@ def test_the_probes_of_displacement_run_and_pass_the_bytes_they_say(spec):
 
     cache = 32.0 * MIB
     bench = LinearBench(next(p for p in PROBES if p.format == spec and p.rung != "naive"), cache)
-    assert sum(size for _, _, size in bench.cold) >= 2 * cache, "a pass over it does not meet itself in the cache"
+    assert sum(size for _, _, size in bench.cold) >= cache, "weights come round after a whole cache of others at least"
     found = list(displacement_samples(bench, cache, 2))
     assert [s["m"] for s in found] == [1, 4, 16]
     assert all(s["seconds"] > 0 and cache / 2 <= s["passed_bytes"] < cache / 2 + 16 * MIB for s in found)
