@@ -13,7 +13,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ridgepoint.engine.models.llama import Llama, LlamaLayer, rope_of
+from ridgepoint.engine.models.decoder import DecoderLayer, DecoderModel, rope_of
+from ridgepoint.errors import NotSupported
 from ridgepoint.workload.decoder import Decoder
 
 __all__ = ["Convert", "build_random", "load_safetensors"]
@@ -26,7 +27,7 @@ def _keep(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def build_random(decoder: Decoder, dtype: str, device: str = "cpu", convert: Convert = _keep, seed: int = 0) -> Llama:
+def build_random(decoder: Decoder, dtype: str, device: str = "cpu", convert: Convert = _keep, seed: int = 0) -> DecoderModel:
     """A model for measuring speed: the layers of a block are copies of one layer of random weights (std 0.02).
 
     Each copy has its own memory, so that traffic is that of a real model, while filling and packing cost one layer.
@@ -41,9 +42,9 @@ def build_random(decoder: Decoder, dtype: str, device: str = "cpu", convert: Con
 
     model = _without_layers(decoder, dtype, device)
     fill(model)
-    model = cast(Llama, convert(model))
+    model = cast(DecoderModel, convert(model))
     for block in decoder.blocks:
-        layer = LlamaLayer(decoder, block, rope_of(decoder, block, dtype, device), dtype, device)
+        layer = DecoderLayer(decoder, block, rope_of(decoder, block, dtype, device), dtype, device)
         fill(layer)
         converted = convert(layer)
         model.layers.extend([converted, *(copy.deepcopy(converted) for _ in range(block.count - 1))])
@@ -53,7 +54,7 @@ def build_random(decoder: Decoder, dtype: str, device: str = "cpu", convert: Con
 @torch.no_grad()
 def load_safetensors(
     decoder: Decoder, directory: Path, dtype: str, convert: Convert = _keep, device: str = "cpu"
-) -> Llama:
+) -> DecoderModel:
     """The checkpoint in `directory` (Hugging Face's names for Llama), cast to `dtype`, layer by layer.
 
     Raises BadInput, with file and tensor, for what is missing, of another shape or has no place in the model, and for
@@ -61,15 +62,19 @@ def load_safetensors(
     """
     from ridgepoint.engine.checkpoint import open_checkpoint  # random weights need no safetensors
 
+    if decoder.family not in _READ:
+        raise NotSupported(
+            f"{directory}: weights of the family {decoder.family} are not read yet; those of {', '.join(_READ)} are"
+        )
     checkpoint = open_checkpoint(directory)
     model = _without_layers(decoder, dtype, device)
     outer = _outer_names(decoder)
     blocks = [block for block in decoder.blocks for _ in range(block.count)]
     ropes = {block: rope_of(decoder, block, dtype, device) for block in decoder.blocks}
     checkpoint.copy_into({name: model.get_parameter(own) for name, own in outer.items()})
-    model, read = cast(Llama, convert(model)), set(outer)
+    model, read = cast(DecoderModel, convert(model)), set(outer)
     for i, block in enumerate(blocks):
-        layer = LlamaLayer(decoder, block, ropes[block], dtype, device)
+        layer = DecoderLayer(decoder, block, ropes[block], dtype, device)
         targets = _layer_targets(i, layer)
         checkpoint.copy_into(targets)
         read |= targets.keys()
@@ -78,8 +83,8 @@ def load_safetensors(
     return model.eval()
 
 
-def _without_layers(decoder: Decoder, dtype: str, device: str) -> Llama:
-    model = Llama(replace(decoder, blocks=()), dtype, device)
+def _without_layers(decoder: Decoder, dtype: str, device: str) -> DecoderModel:
+    model = DecoderModel(replace(decoder, blocks=()), dtype, device)
     model.decoder = decoder
     return model
 
@@ -89,15 +94,17 @@ def _outer_names(decoder: Decoder) -> dict[str, str]:
     return names if decoder.tie_word_embeddings else {**names, "lm_head.weight": "lm_head.weight"}
 
 
+_READ = ("llama", "smollm", "mistral", "qwen2", "qwen3", "phi3")
+"""Families whose checkpoints have Llama's names."""
 _PARENT = {
     "input_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm",
-    **{name: f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")},
-    **{name: f"mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")},
+    **{name: f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "q_norm", "k_norm")},
+    **{name: f"mlp.{name}" for name in ("gate_proj", "up_proj", "gate_up_proj", "down_proj")},
 }  # fmt: skip
 """Where Hugging Face's Llama keeps the weights of our modules."""
 
 
-def _layer_targets(index: int, layer: LlamaLayer) -> dict[str, Tensor]:
+def _layer_targets(index: int, layer: DecoderLayer) -> dict[str, Tensor]:
     targets = {}
     for name, parameter in layer.named_parameters():
         module, _, leaf = name.rpartition(".")

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Add", "Embedding", "KvWrite", "RmsNorm", "Rope", "SiluMul"]
+__all__ = [
+    "Add", "Embedding", "Gelu", "GeluMul", "KvWrite", "LayerNorm", "Relu", "RmsNorm", "Rope", "Scale", "SiluMul", "Softcap",
+]  # fmt: skip
 
 
 class RmsNorm(nn.Module):
@@ -101,3 +103,59 @@ class Embedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return F.embedding(tokens, self.weight)
+
+
+class LayerNorm(nn.Module):
+    """(x - mean(x)) / std(x) * weight + bias over the last dimension of size `hidden`."""
+
+    def __init__(self, hidden: int, eps: float = 1e-5, dtype: torch.dtype | None = None, device: str | None = None):
+        super().__init__()
+        self.shape, self.eps = (hidden,), eps
+        self.weight = nn.Parameter(torch.ones(hidden, dtype=dtype, device=device), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(hidden, dtype=dtype, device=device), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+
+
+class GeluMul(nn.Module):
+    """gelu(gate) * up, by the tanh form."""
+
+    def forward(self, gate: Tensor, up: Tensor) -> Tensor:
+        return F.gelu(gate, approximate="tanh").mul_(up)
+
+
+class Gelu(nn.Module):
+    """gelu(x), by the tanh form."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x, approximate="tanh")
+
+
+class Relu(nn.Module):
+    """max(x, 0)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+class Scale(nn.Module):
+    """x * factor."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class Softcap(nn.Module):
+    """cap * tanh(x / cap)."""
+
+    def __init__(self, cap: float):
+        super().__init__()
+        self.cap = cap
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x / self.cap).tanh_().mul_(self.cap)

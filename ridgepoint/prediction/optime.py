@@ -77,8 +77,10 @@ def _linear(op: Linear, target: Target, miss: Array, code_miss: Array, threads: 
         raise NotSupported(
             f"{target.name} has no kernel for {what}; with {op.dtype} it has {', '.join(have) or 'none'}"
         )
+    rows = op.m / op.active  # of a mixture: a call per expert that is chosen, with its share of the rows
     times = [
-        law.seconds(op.m, op.n, op.k, miss, code_miss) / _scaling(target, law.kernel, op.m, threads) for law in laws
+        op.active * law.seconds(rows, op.n, op.k, miss, code_miss) / _scaling(target, law.kernel, rows, threads)
+        for law in laws
     ]
     table = np.stack(np.broadcast_arrays(*times))
     fastest = np.argmin(table, axis=0)
@@ -105,22 +107,20 @@ def _attention(op: Attention, target: Target, code_miss: Array, threads: int) ->
             f"{target.name} has no {wanted} attention for {op.dtype}; it has {', '.join(have) or 'none'}"
         )
     seconds: Array = 0.0
+    width = (op.head_dim + (op.value_dim or op.head_dim)) / 2
     for g in op.groups:
         tasks = g.count * op.heads
         decode = sum(
-            c * t for c, t in zip(law.decode, decode_terms(tasks, g.context, op.head_dim, _kv(op, g)), strict=True)
+            c * t
+            for c, t in zip(law.decode, decode_terms(tasks, g.keys(op.window), width, op.kv_elements(g)), strict=True)
         )
-        pairs = g.attended * op.heads
-        prefill = sum(c * t for c, t in zip(law.prefill, prefill_terms(tasks, g.new, pairs, op.head_dim), strict=True))
+        pairs = op.pairs(g) * op.heads
+        prefill = sum(c * t for c, t in zip(law.prefill, prefill_terms(tasks, g.new, pairs, width), strict=True))
         seconds = seconds + np.where(np.asarray(g.new) <= 1, decode, prefill)
     factor = 1.0 if op.sweep == "forward" else 2.5
     seconds = law.composed * (seconds + code_miss * law.cold_code_s)
     seconds = factor * seconds / _scaling(target, "attention", op.groups[0].count, threads)
     return seconds, (Used(law.kernel, law.sigma, 1.0, law.sigma_composed),)
-
-
-def _kv(op: Attention, group) -> Array:  # type: ignore[no-untyped-def]
-    return 2.0 * group.count * group.context * op.kv_heads * op.head_dim
 
 
 def _pointwise(op: Pointwise, target: Target, code_miss: Array, threads: int) -> tuple[Array, tuple[Used, ...]]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from ridgepoint.choice import Side, resolve
+from ridgepoint.engine.runs import check_runs
 from ridgepoint.errors import BadInput, DoesNotFit
 from ridgepoint.hardware import HOST, Target
 from ridgepoint.measurement.request import SideRequest, SingleRequest, step_request
@@ -75,6 +76,7 @@ def measure_side(
     """`ridge measure`: the result on metal, a row per operator of the plan."""
     target = target_for(on, device)
     plan, settled = plan_side(model, side, step, target, device, threads)
+    check_runs(plan.workload)
     need = float(predict_memory(plan).total_bytes)
     if need > 0.9 * available_bytes:
         raise DoesNotFit(

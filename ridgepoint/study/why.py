@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ridgepoint.choice import Side
+from ridgepoint.engine.runs import check_runs
 from ridgepoint.errors import DoesNotFit, MachineBusy, NotSupported
 from ridgepoint.measurement.paired import EFFECT
 from ridgepoint.measurement.request import PairRequest, SideRequest, step_request
@@ -57,6 +58,7 @@ def why(
     `shared`: a session to measure in and to leave open, for several questions; starting CUDA takes seconds.
     """
     check_fits(question, available_bytes)
+    check_runs(question.workload)
     record, bet = stored_bet(question, store, provenance)
     watcher.bet(bet, record)
     points = [_point_from(r) for r in store.records(kind="point", study=record.id)]

@@ -1,6 +1,7 @@
 """Workloads: what has to be computed, as operators with their shapes, FLOPs and bytes."""
 
-from ridgepoint.workload.decoder import AttentionSpec, Block, Decoder, MlpSpec
+from ridgepoint.workload.decoder import AttentionSpec, Block, Decoder, Latent, MlpSpec, Routing
+from ridgepoint.workload.encoder import Encoder
 from ridgepoint.workload.format import DTYPE_BYTES, DTYPES, INT4_GROUPS, Format, arithmetic_dtype, format_named
 from ridgepoint.workload.op import POINTWISE, Attention, Linear, Op, Pointwise, Role
 from ridgepoint.workload.operator import LinearLayer
@@ -9,8 +10,8 @@ from ridgepoint.workload.source import catalogue_names, load_model, weights_dire
 from ridgepoint.workload.step import Group, Step, decode, forward, mixed, prefill, train
 
 __all__ = [
-    "DTYPES", "DTYPE_BYTES", "INT4_GROUPS", "POINTWISE", "Attention", "AttentionSpec", "Block", "Decoder", "Format",
-    "Group", "Linear", "LinearLayer", "MlpSpec", "Op", "Plan", "Pointwise", "Rewrite", "Role", "Step", "Workload",
+    "DTYPES", "DTYPE_BYTES", "INT4_GROUPS", "POINTWISE", "Attention", "AttentionSpec", "Block", "Decoder", "Encoder", "Format",
+    "Group", "Latent", "Linear", "LinearLayer", "MlpSpec", "Routing", "Op", "Plan", "Pointwise", "Rewrite", "Role", "Step", "Workload",
     "arithmetic_dtype", "catalogue_names", "decode", "format_named", "forward", "load_model", "mixed", "prefill", "train",
     "weights_directory",
 ]  # fmt: skip

@@ -1,93 +1,44 @@
 """Decoder-only language models as blocks of attention and feed-forward layers; families build them from configs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
-from ridgepoint.workload.op import Attention, Linear, Op, Pointwise, Role
+from ridgepoint.workload.attention import AttentionSpec, Latent
+from ridgepoint.workload.feedforward import MlpSpec, Routing
+from ridgepoint.workload.op import Linear, Op, Pointwise
 from ridgepoint.workload.step import Step
 
-__all__ = ["AttentionSpec", "Block", "Decoder", "MlpSpec"]
+__all__ = ["AttentionSpec", "Block", "Decoder", "Latent", "MlpSpec", "Norm", "Routing"]
 
-
-@dataclass(frozen=True)
-class AttentionSpec:
-    """Multi-head attention with rotary embedding; field names of Hugging Face's LlamaConfig."""
-
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    bias: bool = False
-
-    def parameters(self, hidden: int) -> int:
-        """Weights and biases of the four projections."""
-        q, kv = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
-        return hidden * (2 * q + 2 * kv) + (q + 2 * kv + hidden if self.bias else 0)
-
-    def ops(self, step: Step, hidden: int, dtype: str, count: int) -> tuple[Op, ...]:
-        """Projections, rotary embedding, cache write and the attention itself."""
-        m = step.tokens
-        heads, kv_heads, d = self.num_attention_heads, self.num_key_value_heads, self.head_dim
-        q, kv = heads * d, kv_heads * d
-
-        def linear(name: str, role: Role, n: int, k: int) -> Linear:
-            return Linear(name, role, m, n, k, dtype, dtype, bias=self.bias, count=count)
-
-        return (
-            linear("q_proj", "attention.in", q, hidden),
-            linear("k_proj", "attention.in", kv, hidden),
-            linear("v_proj", "attention.in", kv, hidden),
-            Pointwise("rope", "rope", "rope", m, q + kv, dtype, count),
-            Pointwise("kv_write", "cache", "kv_write", m, 2 * kv, dtype, count),
-            Attention("attention", step.groups, heads, kv_heads, d, dtype, count=count),
-            linear("o_proj", "attention.out", hidden, q),
-        )
-
-    def kv_bytes_per_token(self, width: float) -> float:
-        """Bytes of key and value that one token leaves in the cache of one layer."""
-        return 2 * width * self.num_key_value_heads * self.head_dim
-
-
-@dataclass(frozen=True)
-class MlpSpec:
-    """Gated feed-forward layer: down(silu(gate(x)) * up(x))."""
-
-    intermediate_size: int
-    bias: bool = False
-
-    def parameters(self, hidden: int) -> int:
-        """Weights and biases of gate, up and down."""
-        wide = self.intermediate_size
-        return 3 * hidden * wide + (2 * wide + hidden if self.bias else 0)
-
-    def ops(self, step: Step, hidden: int, dtype: str, count: int) -> tuple[Op, ...]:
-        """Gate, up, activation, down."""
-        m, wide = step.tokens, self.intermediate_size
-        return (
-            Linear("gate_proj", "mlp.in", m, wide, hidden, dtype, dtype, bias=self.bias, count=count),
-            Linear("up_proj", "mlp.in", m, wide, hidden, dtype, dtype, bias=self.bias, count=count),
-            Pointwise("silu_mul", "mlp.act", "silu_mul", m, wide, dtype, count),
-            Linear("down_proj", "mlp.out", m, hidden, wide, dtype, dtype, bias=self.bias, count=count),
-        )
+Norm = Literal["rms_norm", "layer_norm"]
+_NORM_WEIGHTS = {"rms_norm": 1, "layer_norm": 2}
 
 
 @dataclass(frozen=True)
 class Block:
-    """`count` like layers: norm, attention, add, norm, feed-forward, add."""
+    """`count` like layers: norm, attention, add, norm, feed-forward, add.
+
+    `sandwich`: the outputs of attention and feed-forward are normed too, before they are added (Gemma 2 and 3).
+    """
 
     attention: AttentionSpec
     mlp: MlpSpec
     count: int
+    norm: Norm = "rms_norm"
+    sandwich: bool = False
 
     def parameters(self, hidden: int) -> int:
         """Parameters of all `count` layers, norms included."""
-        return self.count * (self.attention.parameters(hidden) + self.mlp.parameters(hidden) + 2 * hidden)
+        norms = (4 if self.sandwich else 2) * _NORM_WEIGHTS[self.norm] * hidden
+        return self.count * (self.attention.parameters(hidden) + self.mlp.parameters(hidden) + norms)
 
     def ops(self, step: Step, hidden: int, dtype: str) -> tuple[Op, ...]:
         """Operators of the block, each with the block's count."""
         m, n = step.tokens, self.count
 
         def norm(name: str) -> Pointwise:
-            return Pointwise(name, "norm", "rms_norm", m, hidden, dtype, n)
+            return Pointwise(name, "norm", self.norm, m, hidden, dtype, n)
 
         def add(name: str) -> Pointwise:
             return Pointwise(name, "residual", "add", m, hidden, dtype, n)
@@ -95,16 +46,23 @@ class Block:
         return (
             norm("input_norm"),
             *self.attention.ops(step, hidden, dtype, n),
+            *((norm("attention_out_norm"),) if self.sandwich else ()),
             add("attention_add"),
             norm("post_attention_norm"),
             *self.mlp.ops(step, hidden, dtype, n),
+            *((norm("mlp_out_norm"),) if self.sandwich else ()),
             add("mlp_add"),
         )
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """A decoder-only model; `max_position_embeddings` bounds its context, `dtype` is its checkpoint's."""
+    """A decoder-only model; `max_position_embeddings` bounds its context, `dtype` is its checkpoint's.
+
+    `positions`: rows of a learned position table, added to the embedding (0: none). `embedding_size`: width of the token
+    table where it is not hidden_size; two projections then lead in and out. `scaled`: embeddings are multiplied by a
+    constant. `softcap`: logits go through a tanh. `not_modelled`: fields of the config that may matter and are not here.
+    """
 
     name: str
     hidden_size: int
@@ -116,12 +74,32 @@ class Decoder:
     family: str = "llama"
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-5
+    norm: Norm = "rms_norm"
+    positions: int = 0
+    embedding_size: int = 0
+    scaled: bool = False
+    softcap: bool = False
+    final_norm: bool = True
+    not_modelled: tuple[str, ...] = field(default=())
 
     @cached_property
     def parameters(self) -> int:
         """All parameters; tied embeddings count once."""
-        tables = (1 if self.tie_word_embeddings else 2) * self.vocab_size * self.hidden_size
-        return tables + sum(b.parameters(self.hidden_size) for b in self.blocks) + self.hidden_size
+        width = self.embedding_size or self.hidden_size
+        tables = (1 if self.tie_word_embeddings else 2) * self.vocab_size * width + self.positions * self.hidden_size
+        projections = 2 * width * self.hidden_size if self.embedding_size else 0
+        norm = _NORM_WEIGHTS[self.norm] * self.hidden_size if self.final_norm else 0
+        return tables + projections + sum(b.parameters(self.hidden_size) for b in self.blocks) + norm
+
+    @property
+    def active_parameters(self) -> int:
+        """Parameters that one token uses: of a mixture only the experts it takes."""
+        unused = 0
+        for block in self.blocks:
+            if (r := block.mlp.routing) is not None:
+                wide, gated = block.mlp.intermediate_size, 3 if block.mlp.gated else 2
+                unused += block.count * (r.num_experts - r.num_experts_per_tok) * gated * self.hidden_size * wide
+        return self.parameters - unused
 
     @property
     def layers(self) -> int:
@@ -136,8 +114,27 @@ class Decoder:
         """The operators of one forward pass, in order; like operators of a block share one row."""
         d = self.hidden_size
         return (
-            Pointwise("embed_tokens", "embed", "embedding", step.tokens, d, dtype),
+            *self._into(step, dtype),
             *(op for block in self.blocks for op in block.ops(step, d, dtype)),
-            Pointwise("final_norm", "norm", "rms_norm", step.tokens, d, dtype),
-            Linear("lm_head", "head", step.head_tokens, self.vocab_size, d, dtype, dtype),
+            *((Pointwise("final_norm", "norm", self.norm, step.tokens, d, dtype),) if self.final_norm else ()),
+            *self._out_of(step, dtype),
         )
+
+    def _into(self, step: Step, dtype: str) -> tuple[Op, ...]:
+        m, d, width = step.tokens, self.hidden_size, self.embedding_size or self.hidden_size
+        ops: list[Op] = [Pointwise("embed_tokens", "embed", "embedding", m, width, dtype)]
+        if self.embedding_size:
+            ops.append(Linear("project_in", "other", m, d, width, dtype, dtype))
+        if self.positions:
+            ops.append(Pointwise("embed_positions", "embed", "embedding", m, d, dtype))
+            ops.append(Pointwise("position_add", "residual", "add", m, d, dtype))
+        if self.scaled:
+            ops.append(Pointwise("embed_scale", "embed", "scale", m, d, dtype))
+        return tuple(ops)
+
+    def _out_of(self, step: Step, dtype: str) -> tuple[Op, ...]:
+        d, width, rows = self.hidden_size, self.embedding_size or self.hidden_size, step.head_tokens
+        project = (Linear("project_out", "other", rows, width, d, dtype, dtype),) if self.embedding_size else ()
+        head = Linear("lm_head", "head", rows, self.vocab_size, width, dtype, dtype)
+        cap = (Pointwise("softcap", "head", "softcap", rows, self.vocab_size, dtype),) if self.softcap else ()
+        return *project, head, *cap

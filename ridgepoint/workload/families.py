@@ -4,19 +4,28 @@ from collections.abc import Callable
 from typing import Any
 
 from ridgepoint.errors import BadInput, UnknownName
-from ridgepoint.workload import llama
+from ridgepoint.workload import bert_vit, deepseek, gemma, gpt2, llama, mixture, phi3
 from ridgepoint.workload.decoder import Decoder
+from ridgepoint.workload.encoder import Encoder
 
 __all__ = ["FAMILIES", "from_config"]
 
-Builder = Callable[[str, dict[str, Any]], Decoder]
+Builder = Callable[[str, dict[str, Any]], Decoder | Encoder]
 
 FAMILIES: dict[str, Builder] = {
     **dict.fromkeys(llama.MODEL_TYPES, llama.build),
+    **dict.fromkeys(gemma.MODEL_TYPES, gemma.build),
+    **dict.fromkeys(phi3.MODEL_TYPES, phi3.build),
+    **dict.fromkeys(gpt2.GPT2_TYPES, gpt2.build_gpt2),
+    **dict.fromkeys(gpt2.OPT_TYPES, gpt2.build_opt),
+    **dict.fromkeys(mixture.MODEL_TYPES, mixture.build),
+    **dict.fromkeys(deepseek.MODEL_TYPES, deepseek.build),
+    **dict.fromkeys(bert_vit.BERT_TYPES, bert_vit.build_bert),
+    **dict.fromkeys(bert_vit.VIT_TYPES, bert_vit.build_vit),
 }
 
 
-def from_config(name: str, config: Any) -> Decoder:
+def from_config(name: str, config: Any) -> Decoder | Encoder:
     """The model that a parsed `config.json` describes, by its `model_type` (Llama where absent)."""
     if not isinstance(config, dict):
         raise BadInput(f"{name}: config.json must hold an object, not {type(config).__name__}")

@@ -1,80 +1,98 @@
-"""Decoder-only models of the Llama shape from the fields of a Hugging Face `config.json`."""
+"""Decoder-only models of the Llama shape (Llama, SmolLM, Mistral, Qwen2, Qwen3) from the fields of a `config.json`."""
 
 import math
 from typing import Any
 
-import msgspec
-
 from ridgepoint.errors import BadInput, NotSupported
+from ridgepoint.workload.config import Common, dtype_of, not_modelled, read
 from ridgepoint.workload.decoder import AttentionSpec, Block, Decoder, MlpSpec
 
-__all__ = ["MODEL_TYPES", "build"]
+__all__ = ["MODEL_TYPES", "LlamaConfig", "attention_of", "build", "check_heads", "decoder_of", "windowed_blocks"]
 
-MODEL_TYPES = ("llama", "smollm")
-_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+MODEL_TYPES = ("llama", "smollm", "mistral", "qwen2", "qwen3")
+_MAY_MATTER = ("rope_scaling", "partial_rotary_factor", "rope_parameters")
 
 
-class LlamaConfig(msgspec.Struct, kw_only=True):
-    """The fields that decide speed and memory; bounds refuse what no machine could hold."""
+class LlamaConfig(Common, kw_only=True):
+    """The fields that decide speed and memory."""
 
-    hidden_size: int
     intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    vocab_size: int
     num_key_value_heads: int | None = None
     head_dim: int | None = None
     hidden_act: str = "silu"
-    tie_word_embeddings: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
-    max_position_embeddings: int = 2048
-    torch_dtype: str | None = None
-    dtype: str | None = None
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-5
-    quantization_config: dict[str, Any] | None = None
-
-
-_LIMITS = {
-    "hidden_size": 2**17, "intermediate_size": 2**20, "num_hidden_layers": 2**12, "num_attention_heads": 2**12,
-    "num_key_value_heads": 2**12, "head_dim": 2**12, "vocab_size": 2**24, "max_position_embeddings": 2**27,
-}  # fmt: skip
+    sliding_window: int | None = None
+    use_sliding_window: bool = True
+    max_window_layers: int | None = None
+    layer_types: list[str] | None = None
 
 
 def build(name: str, config: dict[str, Any]) -> Decoder:
-    """The decoder that `config` describes; refuses what is malformed, impossible or not modelled."""
-    try:
-        c = msgspec.convert(config, LlamaConfig)
-    except msgspec.ValidationError as error:
-        raise BadInput(f"{name}: config.json: {error}") from None
-    _check(name, c)
-    return Decoder(
-        name=name,
-        hidden_size=c.hidden_size,
-        vocab_size=c.vocab_size,
-        blocks=(Block(_attention(c), MlpSpec(c.intermediate_size, c.mlp_bias), c.num_hidden_layers),),
-        tie_word_embeddings=c.tie_word_embeddings,
-        max_position_embeddings=c.max_position_embeddings,
-        dtype=_DTYPES[c.dtype or c.torch_dtype or "bfloat16"],
-        rope_theta=c.rope_theta,
-        rms_norm_eps=c.rms_norm_eps,
-    )
+    """The decoder that `config` describes; refuses what is malformed, impossible or not modelled.
+
+    Qwen2 has biases on q, k and v alone, Qwen3 norms on q and k; both keep their window switched off unless
+    `use_sliding_window` says otherwise.
+    """
+    c = read(name, config, LlamaConfig)
+    check_heads(name, c)
+    kind = config.get("model_type", "llama")
+    if c.hidden_act not in ("silu", "swish"):
+        raise NotSupported(f"{name}: hidden_act {c.hidden_act!r} is not modelled in the Llama family; silu is")
+    attention = attention_of(c, qkv_bias=kind == "qwen2" or c.attention_bias, qk_norm=kind == "qwen3")
+    blocks = windowed_blocks(c, attention, MlpSpec(c.intermediate_size, c.mlp_bias), _windowed_layers(config, c))
+    return decoder_of(name, config, c, blocks)
 
 
-def _attention(c: LlamaConfig) -> AttentionSpec:
-    heads = c.num_attention_heads
-    return AttentionSpec(heads, c.num_key_value_heads or heads, c.head_dim or c.hidden_size // heads, c.attention_bias)
-
-
-def _check(name: str, c: LlamaConfig) -> None:
-    for field, limit in _LIMITS.items():
-        value = getattr(c, field)
-        if value is not None and not 1 <= value <= limit:
-            raise BadInput(f"{name}: config.json: {field} is {value}; possible is 1 to {limit}")
+def decoder_of(name: str, config: dict[str, Any], c: LlamaConfig, blocks: tuple[Block, ...]) -> Decoder:
+    """A decoder with RMS norms and rotary positions around these blocks."""
     for field, number in (("rope_theta", c.rope_theta), ("rms_norm_eps", c.rms_norm_eps)):
         if not 0 < number < math.inf:
             raise BadInput(f"{name}: config.json: {field} is {number}; possible is a positive, finite number")
+    return Decoder(
+        name=name, hidden_size=c.hidden_size, vocab_size=c.vocab_size, blocks=blocks,
+        tie_word_embeddings=c.tie_word_embeddings, max_position_embeddings=c.max_position_embeddings,
+        dtype=dtype_of(name, c), rope_theta=c.rope_theta, rms_norm_eps=c.rms_norm_eps,
+        family=str(config.get("model_type", "llama")), not_modelled=not_modelled(config, _MAY_MATTER),
+    )  # fmt: skip
+
+
+def attention_of(c: LlamaConfig, qkv_bias: bool, qk_norm: bool = False, fused: bool = False) -> AttentionSpec:
+    """The attention that the common fields describe; the output projection has a bias only with `attention_bias`."""
+    heads = c.num_attention_heads
+    return AttentionSpec(
+        heads, c.num_key_value_heads or heads, c.head_dim or c.hidden_size // heads,
+        bias=qkv_bias, out_bias=c.attention_bias, fused=fused, qk_norm=qk_norm,
+    )  # fmt: skip
+
+
+def windowed_blocks(c: LlamaConfig, attention: AttentionSpec, mlp: MlpSpec, windowed: int) -> tuple[Block, ...]:
+    """All layers, of which the last `windowed` see `sliding_window` keys; like layers share a block."""
+    from dataclasses import replace
+
+    full = c.num_hidden_layers - windowed
+    narrow = replace(attention, window=c.sliding_window or 0)
+    blocks = (Block(attention, mlp, full), Block(narrow, mlp, windowed))
+    return tuple(block for block in blocks if block.count)
+
+
+def _windowed_layers(config: dict[str, Any], c: LlamaConfig) -> int:
+    """Layers with a sliding window: all of Mistral's, Qwen's from `max_window_layers` on where it is switched on."""
+    if not c.sliding_window or ("use_sliding_window" in config and not c.use_sliding_window):
+        return 0
+    if c.layer_types is not None:
+        return min(c.num_hidden_layers, sum(kind == "sliding_attention" for kind in c.layer_types))
+    if config.get("model_type") in ("qwen2", "qwen3"):
+        if not config.get("use_sliding_window"):
+            return 0
+        return max(0, c.num_hidden_layers - (c.max_window_layers if c.max_window_layers is not None else 28))
+    return c.num_hidden_layers
+
+
+def check_heads(name: str, c: LlamaConfig) -> None:
+    """Refuse heads that do not share or split evenly."""
     heads, kv_heads = c.num_attention_heads, c.num_key_value_heads or c.num_attention_heads
     if heads % kv_heads:
         raise BadInput(f"{name}: config.json: {heads} attention heads cannot share {kv_heads} key/value heads evenly")
@@ -85,13 +103,4 @@ def _check(name: str, c: LlamaConfig) -> None:
     if (c.head_dim or c.hidden_size // heads) % 2:
         raise BadInput(
             f"{name}: config.json: rotary embedding needs an even head_dim, got {c.head_dim or c.hidden_size // heads}"
-        )
-    if c.hidden_act not in ("silu", "swish"):
-        raise NotSupported(f"{name}: hidden_act {c.hidden_act!r} is not modelled in the Llama family; silu is")
-    if (c.dtype or c.torch_dtype or "bfloat16") not in _DTYPES:
-        raise NotSupported(f"{name}: dtype {c.dtype or c.torch_dtype!r} is not modelled; {', '.join(_DTYPES)} are")
-    if c.quantization_config:
-        method = str(c.quantization_config.get("quant_method", "unnamed"))
-        raise NotSupported(
-            f"{name}: its checkpoint is already quantised ({method[:40]}); give the model that it was made from"
         )

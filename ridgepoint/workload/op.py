@@ -68,6 +68,10 @@ class Linear:
     count: int = 1
     sweep: Sweep = "forward"
     kind: str = "linear"
+    experts: int = 1
+    """Matrices of which each row of x takes one (a mixture of experts, its rows m counted once per expert chosen)."""
+    active: Array = 1.0
+    """How many of them a call reads, in the mean."""
 
     @property
     def flops(self) -> Array:
@@ -75,6 +79,15 @@ class Linear:
 
     @property
     def weight_bytes(self) -> Array:
+        return self.active * self._matrix_bytes
+
+    @property
+    def stored_bytes(self) -> Array:
+        """Bytes of all experts; of a plain layer what a call reads."""
+        return self.experts * self._matrix_bytes
+
+    @property
+    def _matrix_bytes(self) -> Array:
         bias = self.n * DTYPE_BYTES[self.dtype] if self.bias else 0.0
         return format_named(self.weight).weight_bytes(self.n, self.k) + bias
 
@@ -93,9 +106,11 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """softmax(q kᵀ / √d) v of every sequence of `groups`, causal, with grouped key/value heads (GQA).
+    """softmax(q kᵀ / √d) v of every sequence of `groups`, with grouped key/value heads (GQA).
 
-    Ignored in `flops`: softmax and scaling (O(pairs), not O(pairs x head_dim)). The gradient costs 2.5x the
+    `window`: keys that a token sees, itself included; 0 is all. `value_dim`: size of a value where it is not that of a
+    key. `shared`: values are a part of the keys (latent attention, DeepSeek-V2, arXiv 2405.04434), so that a cached
+    token is read once. Ignored in `flops`: softmax and scaling (O(pairs), not O(pairs x head_dim)). The gradient costs 2.5x the
     forward: it redoes the scores and has four products for two (FlashAttention-2, arXiv 2307.08691, section 3.1).
     """
 
@@ -110,11 +125,25 @@ class Attention:
     sweep: Sweep = "forward"
     role: Role = "attention.core"
     kind: str = "attention"
+    causal: bool = True
+    window: int = 0
+    value_dim: int = 0
+    shared: bool = False
+
+    def pairs(self, group: Group) -> Array:
+        """Query-key pairs of one head in a group."""
+        return group.pairs(self.window, self.causal)
+
+    def kv_elements(self, group: Group) -> Array:
+        """Elements of keys and values that a group reads."""
+        width = self.head_dim if self.shared else self.head_dim + (self.value_dim or self.head_dim)
+        return group.count * group.keys(self.window) * self.kv_heads * width
 
     @property
     def flops(self) -> Array:
-        pairs = sum((g.attended for g in self.groups), start=0.0)
-        return (4.0 if self.sweep == "forward" else 10.0) * pairs * self.heads * self.head_dim
+        pairs = sum((self.pairs(g) for g in self.groups), start=0.0)
+        both = self.head_dim + (self.value_dim or self.head_dim)
+        return (2.0 if self.sweep == "forward" else 5.0) * pairs * self.heads * both
 
     @property
     def weight_bytes(self) -> Array:
@@ -123,12 +152,11 @@ class Attention:
     @property
     def activation_bytes(self) -> Array:
         tokens = sum((g.tokens for g in self.groups), start=0.0)
-        return 2 * DTYPE_BYTES[self.dtype] * tokens * self.heads * self.head_dim
+        return DTYPE_BYTES[self.dtype] * tokens * self.heads * (self.head_dim + (self.value_dim or self.head_dim))
 
     @property
     def kv_bytes(self) -> Array:
-        keys = sum((g.count * g.context for g in self.groups), start=0.0)
-        return 2 * DTYPE_BYTES[self.dtype] * keys * self.kv_heads * self.head_dim
+        return DTYPE_BYTES[self.dtype] * sum((self.kv_elements(g) for g in self.groups), start=0.0)
 
     @property
     def bytes(self) -> Array:
@@ -149,10 +177,17 @@ class PointwiseKind:
 POINTWISE: dict[str, PointwiseKind] = {
     "embedding": PointwiseKind(1, 1, 0),
     "rms_norm": PointwiseKind(1, 1, 4, weights=1),
+    "layer_norm": PointwiseKind(1, 1, 5, weights=2),
     "rope": PointwiseKind(1, 1, 3),
     "kv_write": PointwiseKind(1, 1, 0),
     "add": PointwiseKind(2, 1, 1),
     "silu_mul": PointwiseKind(2, 1, 5),
+    "gelu_mul": PointwiseKind(2, 1, 9),
+    "gelu": PointwiseKind(1, 1, 8),
+    "relu": PointwiseKind(1, 1, 1),
+    "scale": PointwiseKind(1, 1, 1),
+    "softcap": PointwiseKind(1, 1, 6),
+    "route": PointwiseKind(1, 1, 5),  # softmax over the experts and the choice of the best
     "cross_entropy": PointwiseKind(1, 1, 5),
     "adamw": PointwiseKind(4, 3, 12),  # reads weight, gradient, two moments; writes weight and moments
 }

@@ -67,8 +67,9 @@ class Plan:
         ops = self.workload.forward_ops(self.step, self.dtype)
         for rewrite in self.rewrites:
             ops = tuple(rewrite(op) for op in ops)
-        inner = sum((op.count * op.weight_bytes for op in ops if op.role not in ("embed", "head")), start=0.0)
-        return inner + self._table_bytes(ops)
+        inner = sum((op.count * _stored(op) for op in ops if op.role not in ("embed", "head")), start=0.0)
+        positions = getattr(self.workload, "positions", 0) * getattr(self.workload, "hidden_size", 0)
+        return inner + positions * DTYPE_BYTES[self.dtype] + self._table_bytes(ops)
 
     def _table_bytes(self, ops: tuple[Op, ...]) -> Array:
         tables: Array = 0.0
@@ -83,3 +84,8 @@ class Plan:
         """Bytes of keys and values that the step's sequences hold after it."""
         keys = sum((g.count * g.context for g in self.step.groups), start=0.0)
         return keys * self.workload.kv_bytes_per_token(DTYPE_BYTES[self.dtype])
+
+
+def _stored(op: Op) -> Array:
+    """Bytes of an operator's weights: of a mixture of experts all of them."""
+    return op.stored_bytes if isinstance(op, Linear) else op.weight_bytes

@@ -10,22 +10,23 @@ import msgspec
 
 from ridgepoint.errors import BadInput, UnknownName
 from ridgepoint.workload.decoder import Decoder
+from ridgepoint.workload.encoder import Encoder
 from ridgepoint.workload.families import from_config
 from ridgepoint.workload.operator import LinearLayer, linear_layer
 
 __all__ = ["catalogue_names", "load_model", "weights_directory"]
 
-_CATALOGUE = files("ridgepoint.workload") / "data" / "llm"
+_CATALOGUE = tuple(files("ridgepoint.workload") / "data" / kind for kind in ("llm", "encoder"))
 _MAX_CONFIG_BYTES = 4 * 2**20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def catalogue_names() -> list[str]:
     """Names of the models that ship as a config."""
-    return sorted(f.name.removesuffix(".json") for f in _CATALOGUE.iterdir() if f.name.endswith(".json"))
+    return sorted(f.name.removesuffix(".json") for folder in _CATALOGUE for f in folder.iterdir() if f.name.endswith(".json"))
 
 
-def load_model(name: str) -> Decoder | LinearLayer:
+def load_model(name: str) -> Decoder | Encoder | LinearLayer:
     """The model of that name; only its config is read.
 
     Order: `linear:NxK`, catalogue name, directory with a `config.json`, path of a config, Hugging Face id (`org/name`,
@@ -61,8 +62,9 @@ def _local(name: str) -> Path | None:
 
 
 @cache
-def _from_catalogue(name: str) -> Decoder:
-    return from_config(name, _decode(name, (_CATALOGUE / f"{name}.json").read_bytes()))
+def _from_catalogue(name: str) -> Decoder | Encoder:
+    (path,) = (f for folder in _CATALOGUE if (f := folder / f"{name}.json").is_file())
+    return from_config(name, _decode(name, path.read_bytes()))
 
 
 def _parse(path: Path) -> Any:

@@ -36,7 +36,22 @@ class Group:
     @property
     def attended(self) -> Array:
         """Query-key pairs under a causal mask: each new token sees the cached ones and those before it."""
-        return self.count * self.new * (self.cached + (self.new + 1) / 2)
+        return self.pairs()
+
+    def pairs(self, window: int = 0, causal: bool = True) -> Array:
+        """Query-key pairs of the whole group. `window`: a token sees at most so many keys, itself included (0: all);
+        not causal: each new token sees all keys."""
+        if not causal:
+            return self.count * self.new * self.context
+        if not window:
+            return self.count * self.new * (self.cached + (self.new + 1) / 2)
+        growing = np.clip(window - np.asarray(self.cached, float), 0, self.new)  # tokens that see less than the window
+        inside = growing * (self.cached + (growing + 1) / 2)
+        return self.count * (inside + (self.new - growing) * window)
+
+    def keys(self, window: int = 0) -> Array:
+        """Keys per sequence that the new tokens see together: with a window, its own and those of the first of them."""
+        return np.minimum(self.context, window - 1 + self.new) if window else self.context
 
     @property
     def context(self) -> Array:

@@ -1,0 +1,65 @@
+"""Parts of decoder layers: linear layers and norms without values, and the feed-forward layer in its forms."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from ridgepoint.kernels.ladder import TORCH_DTYPES
+from ridgepoint.kernels.pointwise import Gelu, GeluMul, LayerNorm, Relu, RmsNorm, SiluMul
+from ridgepoint.workload.decoder import Decoder, MlpSpec
+
+__all__ = ["feed_forward", "linear", "norm"]
+
+Steps = Callable[["nn.Module", Tensor], Tensor]
+_GATED = {"silu": SiluMul, "gelu": GeluMul}
+_PLAIN = {"gelu": Gelu, "relu": Relu}
+
+
+def linear(k: int, n: int, bias: bool, dtype: str, device: str) -> nn.Linear:
+    """A linear layer whose values are whatever the memory holds."""
+    layer = nn.utils.skip_init(nn.Linear, k, n, bias=bias, dtype=TORCH_DTYPES[dtype], device=device)
+    return layer.requires_grad_(False)
+
+
+def norm(kind: str, size: int, decoder: Decoder, dtype: str, device: str) -> nn.Module:
+    """The norm of that kind over `size`."""
+    made = RmsNorm if kind == "rms_norm" else LayerNorm
+    return made(size, decoder.rms_norm_eps, TORCH_DTYPES[dtype], device)
+
+
+def feed_forward(layer: nn.Module, mlp: MlpSpec, hidden: int, dtype: str, device: str) -> Steps:
+    """Adds the projections and the activation to `layer`, under the plan's names; gives what runs them."""
+    wide = mlp.intermediate_size
+    layer.down_proj = linear(wide, hidden, mlp.bias, dtype, device)
+    if not mlp.gated:
+        layer.up_proj = linear(hidden, wide, mlp.bias, dtype, device)
+        setattr(layer, mlp.act, _PLAIN[mlp.act]())
+        return _plain_relu if mlp.act == "relu" else _plain_gelu
+    setattr(layer, f"{mlp.act}_mul", _GATED[mlp.act]())
+    if mlp.fused:
+        layer.gate_up_proj = linear(hidden, 2 * wide, mlp.bias, dtype, device)
+        return _fused
+    layer.gate_proj = linear(hidden, wide, mlp.bias, dtype, device)
+    layer.up_proj = linear(hidden, wide, mlp.bias, dtype, device)
+    return _gated_silu if mlp.act == "silu" else _gated_gelu
+
+
+def _gated_silu(layer: nn.Module, x: Tensor) -> Tensor:
+    return layer.down_proj(layer.silu_mul(layer.gate_proj(x), layer.up_proj(x)))
+
+
+def _gated_gelu(layer: nn.Module, x: Tensor) -> Tensor:
+    return layer.down_proj(layer.gelu_mul(layer.gate_proj(x), layer.up_proj(x)))
+
+
+def _fused(layer: nn.Module, x: Tensor) -> Tensor:
+    gate, up = layer.gate_up_proj(x).chunk(2, -1)
+    return layer.down_proj(layer.silu_mul(gate, up))
+
+
+def _plain_gelu(layer: nn.Module, x: Tensor) -> Tensor:
+    return layer.down_proj(layer.gelu(layer.up_proj(x)))
+
+
+def _plain_relu(layer: nn.Module, x: Tensor) -> Tensor:
+    return layer.down_proj(layer.relu(layer.up_proj(x)))

@@ -1,0 +1,141 @@
+"""Every family's config against transformers on meta tensors: parameters, and FLOPs of a step as torch counts them."""
+
+import pytest
+
+from ridgepoint.errors import BadInput, RidgeError, UnknownName
+from ridgepoint.workload import Attention, Linear, Plan, decode, forward, load_model, prefill
+from ridgepoint.workload.families import FAMILIES, from_config
+
+BASE = {
+    "hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 6, "num_attention_heads": 6,
+    "num_key_value_heads": 2, "vocab_size": 331, "max_position_embeddings": 256, "torch_dtype": "float32",
+}  # fmt: skip
+CONFIGS = {
+    "mistral": BASE | {"model_type": "mistral", "sliding_window": 16, "head_dim": 24},
+    "qwen2": BASE | {"model_type": "qwen2", "tie_word_embeddings": True},
+    "qwen2-windowed": BASE | {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 12, "max_window_layers": 4},
+    "qwen3": BASE | {"model_type": "qwen3", "head_dim": 32},
+    "gemma": BASE | {"model_type": "gemma", "head_dim": 32},
+    "gemma2": BASE | {"model_type": "gemma2", "head_dim": 32, "sliding_window": 12},
+    "gemma3": BASE | {"model_type": "gemma3_text", "head_dim": 32, "sliding_window": 12},
+    "phi3": BASE | {"model_type": "phi3", "pad_token_id": 0},
+    "gpt2": {"model_type": "gpt2", "n_embd": 96, "n_layer": 3, "n_head": 4, "vocab_size": 331, "n_positions": 128},
+    "opt": {"model_type": "opt", "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 200,
+            "vocab_size": 331, "max_position_embeddings": 128, "word_embed_proj_dim": 96},
+    "opt-narrow": {"model_type": "opt", "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+                   "ffn_dim": 200, "vocab_size": 331, "max_position_embeddings": 128, "word_embed_proj_dim": 48,
+                   "do_layer_norm_before": False},
+    "mixtral": BASE | {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen2-moe": BASE | {"model_type": "qwen2_moe", "num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 64,
+                         "shared_expert_intermediate_size": 128, "decoder_sparse_step": 2},
+    "qwen3-moe": BASE | {"model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 3, "head_dim": 32,
+                         "moe_intermediate_size": 64, "mlp_only_layers": [1]},
+    "deepseek-v2": BASE | {"model_type": "deepseek_v2", "kv_lora_rank": 32, "q_lora_rank": 48, "qk_nope_head_dim": 16,
+                           "qk_rope_head_dim": 8, "v_head_dim": 16, "n_routed_experts": 8, "num_experts_per_tok": 2,
+                           "n_shared_experts": 2, "moe_intermediate_size": 64, "first_k_dense_replace": 1,
+                           "num_key_value_heads": 6, "n_group": 1, "topk_group": 1},
+    "deepseek-v3": BASE | {"model_type": "deepseek_v3", "kv_lora_rank": 32, "q_lora_rank": 48, "qk_nope_head_dim": 16,
+                           "qk_rope_head_dim": 8, "v_head_dim": 16, "n_routed_experts": 8, "num_experts_per_tok": 2,
+                           "n_shared_experts": 1, "moe_intermediate_size": 64, "first_k_dense_replace": 2,
+                           "num_key_value_heads": 6, "n_group": 2, "topk_group": 1},
+}  # fmt: skip
+DENSE = {name: c for name, c in CONFIGS.items() if "moe" not in name and "deepseek" not in name and name != "mixtral"}
+
+
+def oracle(config):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    fields = {k: v for k, v in config.items() if k not in ("torch_dtype", "model_type")}
+    made = transformers.AutoConfig.for_model(config["model_type"], **fields)
+    with torch.device("meta"):
+        return transformers.AutoModelForCausalLM.from_config(made, attn_implementation="eager")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_parameters_equal_transformers(name):
+    decoder = from_config(name, CONFIGS[name])
+    expected = sum(p.numel() for p in oracle(CONFIGS[name]).parameters())
+    corrections = sum(  # DeepSeek-V3 keeps the router's correction as a buffer
+        b.count * b.mlp.routing.num_experts for b in decoder.blocks if b.mlp.routing and b.mlp.routing.router_bias
+    )
+    assert decoder.parameters == expected + corrections
+    assert Plan(decoder, decode(1, 1), "fp32").weight_bytes == 4 * decoder.parameters
+
+
+@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize(("batch", "new"), [(1, 40), (3, 7)])
+def test_products_of_linear_layers_equal_those_that_torch_counts(name, batch, new):
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, decoder = oracle(DENSE[name]), from_config(name, DENSE[name])
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(torch.zeros(batch, new, dtype=torch.long, device="meta"), use_cache=False)
+    counted = counter.get_flop_counts()["Global"]
+    products = sum(v for k, v in counted.items() if "bmm" not in str(k))
+    ops = Plan(decoder, forward(batch, new), "fp32").ops
+    assert sum(op.count * op.flops for op in ops if isinstance(op, Linear)) == products
+
+
+def test_a_window_is_what_a_mask_says():
+    import numpy as np
+
+    for cached, new, window in ((0, 40, 16), (10, 30, 16), (100, 1, 16), (3, 5, 16), (15, 1, 16), (16, 4, 16)):
+        rows, columns = np.arange(cached, cached + new)[:, None], np.arange(cached + new)[None, :]
+        mask = (columns <= rows) & (columns > rows - window)
+        group = prefill(2, new, cached).groups[0]
+        assert group.pairs(window) == 2 * mask.sum()
+        assert group.keys(window) == mask.any(axis=0).sum()
+        assert group.pairs(0) == group.attended and group.pairs(causal=False) == 2 * mask.size
+
+
+def test_latent_attention_reads_its_cache_once_and_prompts_expand_it():
+    decoder = from_config("v3", CONFIGS["deepseek-v3"])
+    (one,) = {op for op in Plan(decoder, decode(2, 99), "bf16").ops if isinstance(op, Attention) and op.count == 2}
+    assert one.kv_bytes == 2 * 100 * (32 + 8) * 2
+    assert decoder.kv_bytes_per_token(2.0) == 6 * (32 + 8) * 2
+    assert one.flops == 2 * 2 * 100 * 6 * (40 + 32)
+    prompt = next(op for op in Plan(decoder, prefill(2, 9), "bf16").ops if isinstance(op, Attention))
+    assert prompt.flops == 2 * 2 * 45 * 6 * (24 + 16)
+
+
+def test_a_mixture_stores_all_experts_and_reads_those_that_tokens_choose():
+    decoder = from_config("mixtral", CONFIGS["mixtral"])
+    plan = Plan(decoder, decode(1, 9), "fp32")
+    experts = [op for op in plan.ops if isinstance(op, Linear) and op.experts > 1]
+    assert {op.name for op in experts} == {"expert_gate_proj", "expert_up_proj", "expert_down_proj"}
+    assert all(op.active == pytest.approx(2.0) and op.stored_bytes == 2 * op.weight_bytes for op in experts)
+    many = [op for op in Plan(decoder, decode(400, 9), "fp32").ops if isinstance(op, Linear) and op.experts > 1]
+    assert all(op.active == pytest.approx(4.0) for op in many)
+    assert decoder.active_parameters < decoder.parameters
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("field", ["num_hidden_layers", "vocab_size", "num_attention_heads", "hidden_size"])
+@pytest.mark.parametrize("value", [0, -3, 10**12, "many", None, 1.5])
+def test_impossible_sizes_are_refused_by_name(name, field, value):
+    config = dict(CONFIGS[name])
+    gpt2 = {"num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "hidden_size": "n_embd"}
+    field = gpt2.get(field, field) if name == "gpt2" else field
+    config[field] = value
+    with pytest.raises(RidgeError, match="config.json"):
+        from_config(name, config)
+
+
+@pytest.mark.parametrize("change", [{"num_experts_per_tok": 99}, {"num_local_experts": None}])
+def test_impossible_mixtures_are_refused(change):
+    with pytest.raises(BadInput, match="experts per token"):
+        from_config("m", CONFIGS["mixtral"] | change)
+
+
+def test_what_is_not_modelled_is_listed():
+    scaled = from_config("q", CONFIGS["qwen2"] | {"rope_scaling": {"type": "yarn", "factor": 4}})
+    assert scaled.not_modelled == ("rope_scaling = {'type': 'yarn', 'factor': 4}",)
+    assert from_config("q", CONFIGS["qwen2"]).not_modelled == ()
+    with pytest.raises(UnknownName, match="gemma2"):
+        from_config("g", BASE | {"model_type": "gemma5"})
+
+
+def test_every_family_is_tested():
+    assert {c["model_type"] for c in CONFIGS.values()} | {"llama", "smollm"} == set(FAMILIES)
+    assert load_model("smollm2-135m").family == "llama"
