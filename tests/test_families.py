@@ -1,52 +1,24 @@
 """Every family's config against transformers on meta tensors: parameters, and FLOPs of a step as torch counts them."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from ridgepoint.errors import BadInput, RidgeError, UnknownName
 from ridgepoint.workload import Attention, Linear, Plan, decode, forward, load_model, prefill
 from ridgepoint.workload.families import FAMILIES, from_config
 
-BASE = {
-    "hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 6, "num_attention_heads": 6,
-    "num_key_value_heads": 2, "vocab_size": 331, "max_position_embeddings": 256, "torch_dtype": "float32",
-}  # fmt: skip
-CONFIGS = {
-    "mistral": BASE | {"model_type": "mistral", "sliding_window": 16, "head_dim": 24},
-    "qwen2": BASE | {"model_type": "qwen2", "tie_word_embeddings": True},
-    "qwen2-windowed": BASE | {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 12, "max_window_layers": 4},
-    "qwen3": BASE | {"model_type": "qwen3", "head_dim": 32},
-    "gemma": BASE | {"model_type": "gemma", "head_dim": 32},
-    "gemma2": BASE | {"model_type": "gemma2", "head_dim": 32, "sliding_window": 12},
-    "gemma3": BASE | {"model_type": "gemma3_text", "head_dim": 32, "sliding_window": 12},
-    "phi3": BASE | {"model_type": "phi3", "pad_token_id": 0},
-    "gpt2": {"model_type": "gpt2", "n_embd": 96, "n_layer": 3, "n_head": 4, "vocab_size": 331, "n_positions": 128},
-    "opt": {"model_type": "opt", "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 200,
-            "vocab_size": 331, "max_position_embeddings": 128, "word_embed_proj_dim": 96},
-    "opt-narrow": {"model_type": "opt", "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
-                   "ffn_dim": 200, "vocab_size": 331, "max_position_embeddings": 128, "word_embed_proj_dim": 48,
-                   "do_layer_norm_before": False},
-    "mixtral": BASE | {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2},
-    "qwen2-moe": BASE | {"model_type": "qwen2_moe", "num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 64,
-                         "shared_expert_intermediate_size": 128, "decoder_sparse_step": 2},
-    "qwen3-moe": BASE | {"model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 3, "head_dim": 32,
-                         "moe_intermediate_size": 64, "mlp_only_layers": [1]},
-    "deepseek-v2": BASE | {"model_type": "deepseek_v2", "kv_lora_rank": 32, "q_lora_rank": 48, "qk_nope_head_dim": 16,
-                           "qk_rope_head_dim": 8, "v_head_dim": 16, "n_routed_experts": 8, "num_experts_per_tok": 2,
-                           "n_shared_experts": 2, "moe_intermediate_size": 64, "first_k_dense_replace": 1,
-                           "num_key_value_heads": 6, "n_group": 1, "topk_group": 1},
-    "deepseek-v3": BASE | {"model_type": "deepseek_v3", "kv_lora_rank": 32, "q_lora_rank": 48, "qk_nope_head_dim": 16,
-                           "qk_rope_head_dim": 8, "v_head_dim": 16, "n_routed_experts": 8, "num_experts_per_tok": 2,
-                           "n_shared_experts": 1, "moe_intermediate_size": 64, "first_k_dense_replace": 2,
-                           "num_key_value_heads": 6, "n_group": 2, "topk_group": 1},
-}  # fmt: skip
+DATA = json.loads((Path(__file__).parent / "data" / "families.json").read_text())
+BASE, CONFIGS = DATA["base"], DATA["configs"]
 DENSE = {name: c for name, c in CONFIGS.items() if "moe" not in name and "deepseek" not in name and name != "mixtral"}
 
 
-def oracle(config):
+def oracle(config, device="meta"):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     fields = {k: v for k, v in config.items() if k not in ("torch_dtype", "model_type")}
     made = transformers.AutoConfig.for_model(config["model_type"], **fields)
-    with torch.device("meta"):
+    with torch.device(device):
         return transformers.AutoModelForCausalLM.from_config(made, attn_implementation="eager")
 
 
@@ -67,14 +39,49 @@ def test_products_of_linear_layers_equal_those_that_torch_counts(name, batch, ne
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
-    model, decoder = oracle(DENSE[name]), from_config(name, DENSE[name])
+    model, decoder = oracle(DENSE[name], "cpu"), from_config(name, DENSE[name])
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        model(torch.zeros(batch, new, dtype=torch.long, device="meta"), use_cache=False)
+        model(torch.zeros(batch, new, dtype=torch.long), use_cache=False)
     counted = counter.get_flop_counts()["Global"]
     products = sum(v for k, v in counted.items() if "bmm" not in str(k))
     ops = Plan(decoder, forward(batch, new), "fp32").ops
     assert sum(op.count * op.flops for op in ops if isinstance(op, Linear)) == products
+
+
+ENCODERS = {
+    "bert": {"model_type": "bert", "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 331,
+             "intermediate_size": 200, "max_position_embeddings": 64},
+    "vit": {"model_type": "vit", "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "intermediate_size": 200, "image_size": 48, "patch_size": 16, "num_labels": 11},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_equal_transformers(name):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    fields = {k: v for k, v in ENCODERS[name].items() if k != "model_type"}
+    if name == "bert":
+        model = transformers.BertModel(transformers.BertConfig(**fields, attn_implementation="eager"))
+        inputs, new = torch.zeros(3, 20, dtype=torch.long), 20
+    else:
+        model = transformers.ViTForImageClassification(transformers.ViTConfig(**fields, attn_implementation="eager"))
+        inputs, new = torch.zeros(3, 3, 48, 48), 10
+    encoder = from_config(name, ENCODERS[name])
+    assert encoder.parameters == sum(p.numel() for p in model.parameters())
+    plan = Plan(encoder, forward(3, new), "fp32")
+    assert plan.weight_bytes == 4 * encoder.parameters
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(inputs)
+    counted = counter.get_flop_counts()["Global"]
+    linears = [op for op in plan.ops if isinstance(op, Linear)]
+    assert sum(op.count * op.flops for op in linears) == sum(v for k, v in counted.items() if "bmm" not in str(k))
+    attention = [op for op in plan.ops if isinstance(op, Attention)]
+    assert sum(op.count * op.flops for op in attention) == sum(v for k, v in counted.items() if "bmm" in str(k))
+    assert plan.kv_cache_bytes == 0
 
 
 def test_a_window_is_what_a_mask_says():
@@ -137,5 +144,6 @@ def test_what_is_not_modelled_is_listed():
 
 
 def test_every_family_is_tested():
-    assert {c["model_type"] for c in CONFIGS.values()} | {"llama", "smollm"} == set(FAMILIES)
+    tested = {c["model_type"] for c in (*CONFIGS.values(), *ENCODERS.values())}
+    assert tested | {"llama", "smollm"} == set(FAMILIES)
     assert load_model("smollm2-135m").family == "llama"

@@ -293,7 +293,7 @@ def test_constraints_pin_every_dependency_exactly():
 # Data that ships
 
 
-MODELS = sorted((PACKAGE / "workload" / "data" / "llm").glob("*.json"))
+MODELS = sorted((PACKAGE / "workload" / "data").glob("*/*.json"))
 DATA = sorted(path for path in PACKAGE.glob("*/data/**/*") if path.suffix in (".json", ".toml"))
 PUBLISHED = tomllib.loads((ROOT / "tests" / "data" / "published_parameters.toml").read_text(encoding="utf-8"))
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ridgepoint.engine.models.decoder import DecoderLayer, DecoderModel, rope_of
+from ridgepoint.engine.runs import check_runs
 from ridgepoint.errors import NotSupported
 from ridgepoint.workload.decoder import Decoder
 
@@ -27,12 +28,15 @@ def _keep(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def build_random(decoder: Decoder, dtype: str, device: str = "cpu", convert: Convert = _keep, seed: int = 0) -> DecoderModel:
+def build_random(
+    decoder: Decoder, dtype: str, device: str = "cpu", convert: Convert = _keep, seed: int = 0
+) -> DecoderModel:
     """A model for measuring speed: the layers of a block are copies of one layer of random weights (std 0.02).
 
     Each copy has its own memory, so that traffic is that of a real model, while filling and packing cost one layer.
     Its outputs mean nothing.
     """
+    check_runs(decoder)
     generator = torch.Generator(device).manual_seed(seed)
 
     def fill(module: nn.Module) -> None:
@@ -66,6 +70,7 @@ def load_safetensors(
         raise NotSupported(
             f"{directory}: weights of the family {decoder.family} are not read yet; those of {', '.join(_READ)} are"
         )
+    check_runs(decoder)
     checkpoint = open_checkpoint(directory)
     model = _without_layers(decoder, dtype, device)
     outer = _outer_names(decoder)

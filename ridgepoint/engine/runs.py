@@ -8,7 +8,13 @@ __all__ = ["check_runs"]
 
 def check_runs(workload: Workload) -> None:
     """NotSupported, in one sentence, for a workload that is predicted but has no code here that runs it."""
-    what = "" if isinstance(workload, LinearLayer) else _decoder(workload) if isinstance(workload, Decoder) else "an encoder"
+    what = (
+        ""
+        if isinstance(workload, LinearLayer)
+        else _decoder(workload)
+        if isinstance(workload, Decoder)
+        else "an encoder"
+    )
     if what:
         raise NotSupported(f"{workload.name} is {what}: it is predicted (`ridge predict`), but does not run here yet")
 

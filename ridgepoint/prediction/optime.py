@@ -135,8 +135,8 @@ def _pointwise(op: Pointwise, target: Target, code_miss: Array, threads: int) ->
     return seconds, (Used(op.kind, law.sigma, 1.0, law.sigma_composed),)
 
 
-_BY_BYTES = frozenset({"adamw", "cross_entropy"})
-"""Of training, which is on paper only."""
+_BY_BYTES = frozenset({"adamw", "cross_entropy", "route"})
+"""Of training and of mixtures of experts, which are on paper only."""
 _UNMEASURED_SIGMA = 0.3
 
 

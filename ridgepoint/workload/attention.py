@@ -130,5 +130,7 @@ def _latent_ops(c: Latent, heads: int, step: Step, hidden: int, dtype: str, coun
         core = Attention("attention", step.groups, heads, 1, c.kv_lora_rank + rope, dtype, count=count,
                          value_dim=c.kv_lora_rank, shared=True)  # fmt: skip
     else:
-        core = Attention("attention", step.groups, heads, heads, nope + rope, dtype, count=count, value_dim=c.v_head_dim)
+        core = Attention(
+            "attention", step.groups, heads, heads, nope + rope, dtype, count=count, value_dim=c.v_head_dim
+        )
     return *into, core, linear("o_proj", "attention.out", hidden, heads * c.v_head_dim)

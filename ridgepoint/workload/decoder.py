@@ -92,6 +92,11 @@ class Decoder:
         return tables + projections + sum(b.parameters(self.hidden_size) for b in self.blocks) + norm
 
     @property
+    def table_parameters(self) -> int:
+        """Parameters in tables other than that of the tokens."""
+        return self.positions * self.hidden_size
+
+    @property
     def active_parameters(self) -> int:
         """Parameters that one token uses: of a mixture only the experts it takes."""
         unused = 0

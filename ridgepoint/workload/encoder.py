@@ -52,6 +52,11 @@ class Encoder:
         return tables + embedding + sum(b.parameters(d) for b in self.blocks) + last + head
 
     @property
+    def table_parameters(self) -> int:
+        """Parameters in tables, and the class token."""
+        return (self.vocab_size + self.types + self.positions + (1 if self.patches else 0)) * self.hidden_size
+
+    @property
     def _patch_size(self) -> int:
         return self.patches.size**2 * self.patches.channels if self.patches else 0
 

@@ -69,7 +69,9 @@ class MlpSpec:
             Linear("router", "other", m, r.num_experts, hidden, dtype, dtype, bias=r.router_bias, count=count),
             Pointwise("route", "other", "route", m, r.num_experts, dtype, count),
         )
-        routed = self._layer("expert_", m * r.num_experts_per_tok, wide, hidden, dtype, count, r.num_experts, r.active(m))
+        routed = self._layer(
+            "expert_", m * r.num_experts_per_tok, wide, hidden, dtype, count, r.num_experts, r.active(m)
+        )
         combine = Pointwise("combine", "residual", "add", m * r.num_experts_per_tok, hidden, dtype, count)
         shared: tuple[Op, ...] = ()
         if r.shared_intermediate_size:
@@ -81,7 +83,9 @@ class MlpSpec:
         self, stem: str, m: Array, wide: int, hidden: int, dtype: str, count: int, experts: int = 1, active: Array = 1.0
     ) -> tuple[Op, ...]:
         def linear(name: str, role: Role, n: int, k: int) -> Linear:
-            return Linear(stem + name, role, m, n, k, dtype, dtype, bias=self.bias, count=count, experts=experts, active=active)
+            return Linear(
+                stem + name, role, m, n, k, dtype, dtype, bias=self.bias, count=count, experts=experts, active=active
+            )
 
         into = [linear("up_proj", "mlp.in", wide, hidden)]
         if self.gated:

@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from ridgepoint.errors import NotSupported
+from ridgepoint.workload.config import read
 from ridgepoint.workload.decoder import Block, Decoder, MlpSpec
 from ridgepoint.workload.llama import LlamaConfig, attention_of, check_heads, decoder_of
-from ridgepoint.workload.config import read
 
 __all__ = ["MODEL_TYPES", "build"]
 

@@ -73,7 +73,9 @@ def build_opt(name: str, config: dict[str, Any]) -> Decoder:
     """OPT; of its sizes the 350M one alone has narrower embeddings, norms behind the layers and no last norm."""
     c = read(name, config, OptConfig)
     if not 1 <= c.ffn_dim <= 2**20 or (c.word_embed_proj_dim is not None and not 1 <= c.word_embed_proj_dim <= 2**17):
-        raise BadInput(f"{name}: config.json: ffn_dim {c.ffn_dim}, word_embed_proj_dim {c.word_embed_proj_dim}: impossible")
+        raise BadInput(
+            f"{name}: config.json: ffn_dim {c.ffn_dim}, word_embed_proj_dim {c.word_embed_proj_dim}: impossible"
+        )
     attention = _attention(name, c.hidden_size, c.num_attention_heads, bias=c.enable_bias)
     mlp = MlpSpec(c.ffn_dim, bias=c.enable_bias, gated=False, act=_activation(name, c.activation_function))
     narrow = c.word_embed_proj_dim not in (None, c.hidden_size)

@@ -68,8 +68,8 @@ class Plan:
         for rewrite in self.rewrites:
             ops = tuple(rewrite(op) for op in ops)
         inner = sum((op.count * _stored(op) for op in ops if op.role not in ("embed", "head")), start=0.0)
-        positions = getattr(self.workload, "positions", 0) * getattr(self.workload, "hidden_size", 0)
-        return inner + positions * DTYPE_BYTES[self.dtype] + self._table_bytes(ops)
+        tables = getattr(self.workload, "table_parameters", 0) * DTYPE_BYTES[self.dtype]
+        return inner + tables + self._table_bytes(ops)
 
     def _table_bytes(self, ops: tuple[Op, ...]) -> Array:
         tables: Array = 0.0

@@ -23,7 +23,9 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 def catalogue_names() -> list[str]:
     """Names of the models that ship as a config."""
-    return sorted(f.name.removesuffix(".json") for folder in _CATALOGUE for f in folder.iterdir() if f.name.endswith(".json"))
+    return sorted(
+        f.name.removesuffix(".json") for folder in _CATALOGUE for f in folder.iterdir() if f.name.endswith(".json")
+    )
 
 
 def load_model(name: str) -> Decoder | Encoder | LinearLayer:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ridgepoint.engine.cache import KvCache
 from ridgepoint.engine.models.parts import feed_forward, linear, norm
-from ridgepoint.engine.runs import check_runs
 from ridgepoint.errors import BadInput
 from ridgepoint.kernels.attention import Attention
 from ridgepoint.kernels.ladder import TORCH_DTYPES
@@ -102,13 +101,11 @@ class DecoderModel(nn.Module):
     """A decoder-only model; weights are uninitialised until `engine.build` fills them.
 
     Its modules carry the plan's operator names: `embed_tokens`, `layers.N.q_proj` and so on, `final_norm`, `lm_head`.
-    NotSupported for what does not run here: mixtures of experts, latent attention, capped scores. Ignored: rope scaling
-    and dropout.
+    For decoders that `engine.runs` lets through. Ignored: rope scaling and dropout.
     """
 
     def __init__(self, decoder: Decoder, dtype: str, device: str = "cpu"):
         super().__init__()
-        check_runs(decoder)
         to, hidden = TORCH_DTYPES[dtype], decoder.hidden_size
         self.decoder, self.hidden = decoder, hidden
         self.embed_tokens = Embedding(decoder.vocab_size, hidden, to, device)

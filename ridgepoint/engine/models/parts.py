@@ -29,19 +29,17 @@ def norm(kind: str, size: int, decoder: Decoder, dtype: str, device: str) -> nn.
 
 def feed_forward(layer: nn.Module, mlp: MlpSpec, hidden: int, dtype: str, device: str) -> Steps:
     """Adds the projections and the activation to `layer`, under the plan's names; gives what runs them."""
-    wide = mlp.intermediate_size
-    layer.down_proj = linear(wide, hidden, mlp.bias, dtype, device)
-    if not mlp.gated:
+    wide, steps = mlp.intermediate_size, _plain_relu if mlp.act == "relu" else _plain_gelu
+    if mlp.gated and mlp.fused:
+        layer.gate_up_proj, steps = linear(hidden, 2 * wide, mlp.bias, dtype, device), _fused
+    elif mlp.gated:
+        layer.gate_proj, steps = linear(hidden, wide, mlp.bias, dtype, device), _GATED_STEPS[mlp.act]
+    if not (mlp.gated and mlp.fused):
         layer.up_proj = linear(hidden, wide, mlp.bias, dtype, device)
-        setattr(layer, mlp.act, _PLAIN[mlp.act]())
-        return _plain_relu if mlp.act == "relu" else _plain_gelu
-    setattr(layer, f"{mlp.act}_mul", _GATED[mlp.act]())
-    if mlp.fused:
-        layer.gate_up_proj = linear(hidden, 2 * wide, mlp.bias, dtype, device)
-        return _fused
-    layer.gate_proj = linear(hidden, wide, mlp.bias, dtype, device)
-    layer.up_proj = linear(hidden, wide, mlp.bias, dtype, device)
-    return _gated_silu if mlp.act == "silu" else _gated_gelu
+    act = _GATED[mlp.act]() if mlp.gated else _PLAIN[mlp.act]()
+    setattr(layer, f"{mlp.act}_mul" if mlp.gated else mlp.act, act)
+    layer.down_proj = linear(wide, hidden, mlp.bias, dtype, device)
+    return steps
 
 
 def _gated_silu(layer: nn.Module, x: Tensor) -> Tensor:
@@ -63,3 +61,6 @@ def _plain_gelu(layer: nn.Module, x: Tensor) -> Tensor:
 
 def _plain_relu(layer: nn.Module, x: Tensor) -> Tensor:
     return layer.down_proj(layer.relu(layer.up_proj(x)))
+
+
+_GATED_STEPS: dict[str, Steps] = {"silu": _gated_silu, "gelu": _gated_gelu}

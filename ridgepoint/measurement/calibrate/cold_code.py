@@ -10,7 +10,7 @@ from ridgepoint.errors import NotSupported
 from ridgepoint.measurement.calibrate.attention import ATTENTION_KERNELS, attention_pool
 from ridgepoint.measurement.calibrate.grid import ATTENTION_DECODE, PROBES
 from ridgepoint.measurement.calibrate.linear import DTYPES, probe_kernel
-from ridgepoint.measurement.calibrate.pointwise import KINDS, Made, refresh
+from ridgepoint.measurement.calibrate.pointwise import Made, kinds_of, refresh
 from ridgepoint.measurement.calibrate.pool import STREAM_BYTES, weight_stream
 
 __all__ = ["cold_code_samples"]
@@ -57,7 +57,7 @@ def _subjects(torch: Any) -> Iterator[Subject]:
 
     for act, name in DTYPES.items():
         dtype = getattr(torch, name)
-        for kind, build in KINDS.items():
+        for kind, build in kinds_of(act).items():
             for rows in _ROWS:
                 yield kind, act, rows, build(rows, _COLS, dtype)
         pool = attention_pool(Attention(ATTENTION_KERNELS["flash"]), "decode", ATTENTION_DECODE[0], dtype)

@@ -7,7 +7,7 @@ from ridgepoint.measurement.calibrate.grid import POINTWISE_GRID
 from ridgepoint.measurement.calibrate.linear import DTYPES
 from ridgepoint.measurement.calibrate.pool import Pool, weight_stream
 
-__all__ = ["KINDS", "Made", "pointwise_samples", "refresh"]
+__all__ = ["KINDS", "Made", "kinds_of", "pointwise_samples", "refresh"]
 
 Made = tuple[Callable[[], object], tuple[Any, ...]]
 """A step, and the inputs that the operator before it has just written."""
@@ -23,7 +23,7 @@ def pointwise_samples(act: str, seconds: float, cache_bytes: float) -> Iterator[
 
     stream = weight_stream(cache_bytes)
     with torch.inference_mode():
-        for kind, build in KINDS.items():
+        for kind, build in kinds_of(act).items():
             for rows, cols in POINTWISE_GRID:
                 timing = _timed(build(rows, cols, getattr(torch, DTYPES[act])), seconds, stream)
                 yield {
@@ -123,6 +123,36 @@ def _heads(rows: int, cols: int, dtype: Any, kv: bool = False) -> tuple[Any, Any
     return view(q_heads), view(k_heads), view(k_heads)
 
 
+def _layer_norm(rows: int, cols: int, dtype: Any) -> Made:
+    import torch
+
+    from ridgepoint.kernels.pointwise import LayerNorm
+
+    module, x = LayerNorm(cols, dtype=dtype), torch.randn(rows, 1, cols).to(dtype)
+    return lambda: module(x), (x,)
+
+
+def _gelu_mul(rows: int, cols: int, dtype: Any) -> Made:
+    import torch
+
+    from ridgepoint.kernels.pointwise import GeluMul
+
+    module, x, y = GeluMul(), torch.randn(rows, 1, cols).to(dtype), torch.randn(rows, 1, cols).to(dtype)
+    return lambda: module(x, y), (y,)
+
+
+def _unary(name: str, *arguments: float) -> Callable[[int, int, Any], Made]:
+    def build(rows: int, cols: int, dtype: Any) -> Made:
+        import torch
+
+        from ridgepoint.kernels import pointwise
+
+        module, x = getattr(pointwise, name)(*arguments), torch.randn(rows, 1, cols).to(dtype)
+        return lambda: module(x), (x,)
+
+    return build
+
+
 KINDS: dict[str, Callable[[int, int, Any], Made]] = {
     "embedding": _embedding,
     "rms_norm": _norm,
@@ -130,4 +160,16 @@ KINDS: dict[str, Callable[[int, int, Any], Made]] = {
     "kv_write": _kv_write,
     "add": _add,
     "silu_mul": _silu_mul,
+    "layer_norm": _layer_norm,
+    "gelu_mul": _gelu_mul,
+    "gelu": _unary("Gelu"),
+    "relu": _unary("Relu"),
+    "scale": _unary("Scale", 8.0),
+    "softcap": _unary("Softcap", 30.0),
 }
+_NOT_FP16 = ("layer_norm", "gelu_mul", "gelu", "relu", "scale", "softcap")
+
+
+def kinds_of(act: str) -> dict[str, Callable[[int, int, Any], Made]]:
+    """What is measured in a dtype: fp16, slow on most CPUs, only in models of the Llama shape."""
+    return {kind: build for kind, build in KINDS.items() if act != "fp16" or kind not in _NOT_FP16}
