@@ -61,6 +61,17 @@ def test_each_operator_of_the_plan_is_a_module_that_runs(name, step):
     assert all(value > 0 for value in seconds.values())
 
 
+def test_blocks_share_the_rows_of_like_operators():
+    windowed = from_config("q", CONFIGS["qwen2-windowed"])
+    ops = {op.name: op for op in resolve("fp32", "fp32").plan(windowed, decode(1, 9)).ops}
+    assert (ops["q_proj"].count, ops["attention"].count, ops["attention#2"].count) == (6, 4, 2)
+    assert ops["attention"].window == 0 and ops["attention#2"].window == 12
+    assert [windowed.block_of(i) for i in (0, 3, 4, 5)] == [0, 0, 1, 1]
+    dense_first = from_config("d", CONFIGS["deepseek-v3"])
+    names = [op.name for op in resolve("fp32", "fp32").plan(dense_first, decode(1, 9)).ops]
+    assert len(names) == len(set(names)) and "expert_up_proj" in names and "up_proj" in names
+
+
 @pytest.mark.parametrize("name", ONLY_PAPER)
 def test_what_does_not_run_says_so_in_one_sentence(name):
     with pytest.raises(NotSupported, match="predicted .*does not run here yet"):

@@ -1,13 +1,13 @@
 """Decoder-only language models as blocks of attention and feed-forward layers; families build them from configs."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 from ridgepoint.workload.attention import AttentionSpec, Latent
 from ridgepoint.workload.feedforward import MlpSpec, Routing
 from ridgepoint.workload.op import Linear, Op, Pointwise
-from ridgepoint.workload.step import Step
+from ridgepoint.workload.step import Step, decode
 
 __all__ = ["AttentionSpec", "Block", "Decoder", "Latent", "MlpSpec", "Norm", "Routing"]
 
@@ -120,10 +120,40 @@ class Decoder:
         d = self.hidden_size
         return (
             *self._into(step, dtype),
-            *(op for block in self.blocks for op in block.ops(step, d, dtype)),
+            *self._rows(step, dtype),
             *((Pointwise("final_norm", "norm", self.norm, step.tokens, d, dtype),) if self.final_norm else ()),
             *self._out_of(step, dtype),
         )
+
+    def _rows(self, step: Step, dtype: str) -> tuple[Op, ...]:
+        rows: dict[str, Op] = {}
+        for block, names in zip(self.blocks, self.row_names, strict=True):
+            for op in block.ops(step, self.hidden_size, dtype):
+                name = names[op.name]
+                count = op.count + (rows[name].count if name in rows else 0)
+                rows[name] = replace(op, name=name, count=count)  # type: ignore[type-var]
+        return tuple(rows.values())
+
+    @cached_property
+    def row_names(self) -> tuple[dict[str, str], ...]:
+        """For each block: name of an operator in its layers -> name of its row. Like operators of several blocks share a
+        row; one that differs from its namesake in an earlier block is numbered by its own, as `attention#2`."""
+        rows: dict[tuple[str, object], str] = {}
+        for number, block in enumerate(self.blocks, 1):
+            for name in _names(block, self.hidden_size):
+                taken = name in rows.values()
+                rows.setdefault((name, _alike(block, name)), f"{name}#{number}" if taken else name)
+        return tuple(
+            {name: rows[name, _alike(block, name)] for name in _names(block, self.hidden_size)} for block in self.blocks
+        )
+
+    def block_of(self, layer: int) -> int:
+        """Index of the block that layer `layer` belongs to."""
+        for index, block in enumerate(self.blocks):
+            if layer < block.count:
+                return index
+            layer -= block.count
+        raise IndexError(f"{self.name} has {self.layers} layers")
 
     def _into(self, step: Step, dtype: str) -> tuple[Op, ...]:
         m, d, width = step.tokens, self.hidden_size, self.embedding_size or self.hidden_size
@@ -143,3 +173,22 @@ class Decoder:
         head = Linear("lm_head", "head", rows, self.vocab_size, width, dtype, dtype)
         cap = (Pointwise("softcap", "head", "softcap", rows, self.vocab_size, dtype),) if self.softcap else ()
         return *project, head, *cap
+
+
+def _names(block: Block, hidden: int) -> list[str]:
+    return [op.name for op in block.ops(decode(1, 1), hidden, "bf16")]
+
+
+def _alike(block: Block, name: str) -> object:
+    """What decides the cost of the operator `name` of a block's layers: two blocks that agree in it share its row."""
+    if name == "attention":
+        return block.attention
+    if name in _MLP_NAMES or name.startswith(("expert_", "shared_")):
+        return block.mlp
+    if name.endswith("_norm") and name not in ("q_norm", "k_norm", "q_a_norm", "kv_a_norm"):
+        return block.norm
+    return replace(block.attention, window=0, softcap=False)
+
+
+_MLP_NAMES = ("gate_proj", "up_proj", "gate_up_proj", "down_proj", "silu_mul", "gelu_mul", "gelu", "relu", "router",
+              "route", "combine")  # fmt: skip
