@@ -87,19 +87,19 @@ class Encoder:
                 *self._out_of(step, dtype))  # fmt: skip
 
     def _into(self, step: Step, dtype: str) -> tuple[Op, ...]:
-        d, m, add = self.hidden_size, step.tokens, "embed"
+        d, m = self.hidden_size, step.tokens
         if self.patches is not None:
             rows = step.sequences * self.patches.count
             return (
                 Linear("patch_embed", "other", rows, d, self._patch_size, dtype, dtype, bias=True),
-                Pointwise("position_add", add, "add", m, d, dtype),
+                Pointwise("position_add", "embed", "add", m, d, dtype),
             )
         return (
             Pointwise("embed_tokens", "embed", "embedding", m, d, dtype),
             Pointwise("embed_types", "embed", "embedding", m, d, dtype),
-            Pointwise("type_add", add, "add", m, d, dtype),
+            Pointwise("type_add", "embed", "add", m, d, dtype),
             Pointwise("embed_positions", "embed", "embedding", m, d, dtype),
-            Pointwise("position_add", add, "add", m, d, dtype),
+            Pointwise("position_add", "embed", "add", m, d, dtype),
             Pointwise("embed_norm", "norm", "layer_norm", m, d, dtype),
         )
 
