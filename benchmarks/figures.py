@@ -104,7 +104,7 @@ def _operators(record: dict[str, Any]) -> dict[str, str]:
         "operators.attention": _percent(next(r["mape"] for group, r in rows.items() if group.startswith("attention "))),
         "operators.median": _percent(rows["all"]["median_ape"]),
         "operators.mape": _percent(rows["all"]["mape"]),
-        "operators.worst": "{0} {1:.0f} %".format(*_worst(rows)),
+        "operators.worst": "{} {:.0f} %".format(*_worst(rows)),
         "operators.coverage": f"{100 * rows['all']['coverage80']:.0f} %",
         "operators.memory": _percent(max(apart)),
     }
