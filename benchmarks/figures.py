@@ -103,9 +103,16 @@ def _operators(record: dict[str, Any]) -> dict[str, str]:
         "operators.linear": _percent(sum(r["mape"] * r["n"] for r in linear) / sum(r["n"] for r in linear)),
         "operators.attention": _percent(next(r["mape"] for group, r in rows.items() if group.startswith("attention "))),
         "operators.median": _percent(rows["all"]["median_ape"]),
+        "operators.mape": _percent(rows["all"]["mape"]),
+        "operators.worst": "{} {:.0f} %".format(*_worst(rows)),
         "operators.coverage": f"{100 * rows['all']['coverage80']:.0f} %",
         "operators.memory": _percent(max(apart)),
     }
+
+
+def _worst(rows: dict[str, Any]) -> tuple[str, float]:
+    group, row = max(((g, r) for g, r in rows.items() if g != "all"), key=lambda pair: pair[1]["mape"])
+    return group, 100 * row["mape"]
 
 
 def of_linear(idle: list[dict[str, Any]], loaded: list[dict[str, Any]]) -> dict[str, str]:

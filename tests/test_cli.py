@@ -57,6 +57,10 @@ CUDA = shutil.which("nvidia-smi") is not None
         (["why", MODEL, "bf16..int8,int8", *ON], "names a side twice"),
         (["why", MODEL, "bf16..int8+int4", *ON], "both settle the weights"),
         (["why", MODEL, "bf16..int8", *ON, "--dtype", "fp31"], "did you mean fp32"),
+        (["why", MODEL, "bf16..int8", *ON, "--dtype", "int4"], "no dtype named 'int4'"),
+        (["why", MODEL, "bf16..int8", *ON, "--batch", ",".join(["1"] * 3000)], "up to 1000 numbers; got 3000"),
+        (["why", MODEL, "bf16..int8", *ON, "--batch", "1,99999999999"], "up to 9 digits"),
+        (["calibrate", "--name", "host"], "--name host is taken"),
         (["why", MODEL, "bf16..int8", *ON, "--batch", "0"], "from 1 to"),
         (["why", MODEL, "bf16..int8", *ON, "--batch", "-4"], "got '-4'"),
         (["why", MODEL, "bf16..int8", *ON, "--batch", "1,,4"], "got '1,,4'"),
@@ -146,10 +150,14 @@ def test_a_malformed_config_is_refused(ridge, tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("x = [", "target bad.toml: "),
+        ("x = [", "bad.toml: "),
         ("", "missing required field"),
         ('schema = 99\nname = "x"\nkind = "cpu"\ndate = ""', "schema 99"),
-        ("\x00", "target bad.toml: "),
+        ("\x00", "bad.toml: "),
+        ("schema = " + "9" * 6000, "a line of 6009 characters"),
+        ("schema = " + "9" * 3900, "bad.toml: "),
+        ('schema = 2\nname = "x"\nkind = "tpu"\ndate = ""', "kind"),
+        ('schema = 2\nname = "x"\nkind = "cpu"\ndate = ""\n[xcorrection]\nsigma = 0.1', "xcorrection"),
         ('schema = 2\nname = "x"\nkind = "cpu"\ndate = ""', "x has no"),
     ],
 )
@@ -163,9 +171,13 @@ def test_a_malformed_or_poor_target_is_refused(ridge, tmp_path, text, says):
 def test_a_model_that_does_not_fit_is_refused_with_need_and_rest(ridge, tmp_path):
     huge = {**CONFIG, "hidden_size": 16384, "intermediate_size": 131072, "num_hidden_layers": 400}
     (tmp_path / "config.json").write_text(json.dumps({**huge, "num_attention_heads": 128}))
-    for command in (["why", tmp_path, "bf16..int8"], ["measure", tmp_path]):
+    for command in (["why", tmp_path, "bf16..int8"], ["measure", tmp_path], ["predict", tmp_path]):
         ran = ridge(*command, *ON)
-        assert "needs" in ran.complaint and "TiB" in ran.complaint and "are free" in ran.complaint
+        assert (
+            "needs" in ran.complaint
+            and "TiB" in ran.complaint
+            and ("are free" in ran.complaint or "in all" in ran.complaint)
+        )
         assert (ran.code, ran.out) == (2, "")
 
 

@@ -26,11 +26,13 @@ def calibrate(
     """Measure this machine into <host>.calibrated.toml, in about 90 seconds on two cores."""
     from rich.console import Console
 
-    from ridgepoint.hardware import load_target
+    from ridgepoint.hardware import HOST, load_target
     from ridgepoint.report.terminal import card
 
     if name and not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
         raise BadInput(f"--name is {name!r}; possible are up to 60 letters, digits, - and _")
+    if name == HOST:
+        raise BadInput(f"--name {HOST} is taken: it stands for the newest calibration of this machine")
     if show:
         Console().print(card(load_target(name or "host", device)))
         return 0

@@ -31,6 +31,9 @@ app.command("targets")(results.targets)
 
 def main() -> None:
     """Exit code 0 fine, 1 an asserted bound failed, 2 bad usage or input, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show µ shows a question mark
     try:
         code = app(standalone_mode=False)
     except RidgeError as error:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ridgepoint.errors import BadInput
+from ridgepoint.errors import BadInput, UnknownName
 
 __all__ = [
     "INTERRUPTED",
@@ -30,7 +30,20 @@ Model = Annotated[
     typer.Argument(help="Catalogue name, directory, config.json, Hugging Face id, or linear:NxK.", show_default=False),
 ]
 With = Annotated[str, typer.Option("--with", help="Choices of every side that does not name them, as bf16+threads:2.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="Base dtype (fp32, bf16, fp16); default: the checkpoint's.")]
+
+
+def _dtype(value: str) -> str:
+    if value not in ("", *_DTYPES):
+        raise UnknownName("dtype", value, _DTYPES, "--with takes other choices")
+    return value
+
+
+_DTYPES = ("fp32", "bf16", "fp16")
+
+
+Dtype = Annotated[
+    str, typer.Option("--dtype", help="Base dtype (fp32, bf16, fp16); default: the checkpoint's.", callback=_dtype)
+]
 On = Annotated[str, typer.Option("--on", help="Target: a name, a file, or host (this machine, calibrated).")]
 
 
@@ -67,6 +80,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 def integers(option: str, text: str) -> tuple[int, ...]:
     """`"1,4,16"` -> (1, 4, 16), or BadInput."""
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words) or len(words) > 1000:
+    if len(words) > 1000:
+        raise BadInput(f"{option} takes up to 1000 numbers; got {len(words)}")
+    if not all(word.isascii() and word.isdigit() for word in words):
         raise BadInput(f"{option} takes whole numbers separated by commas, as 1,4,16; got {text[:60]!r}")
+    if any(len(word) >= 10 for word in words):
+        raise BadInput(f"{option} takes numbers of up to 9 digits; got {max(words, key=len)[:60]!r}")
     return tuple(int(word) for word in words)

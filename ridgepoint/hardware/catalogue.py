@@ -93,4 +93,4 @@ def _read(path: Path) -> Target:
         raise BadInput(f"target {path}: cannot be read: {error.strerror}") from None
     if size > _MAX_BYTES:
         raise BadInput(f"target {path}: {size} bytes are too many; at most {_MAX_BYTES}")
-    return decode_target(path.name, text)
+    return decode_target(str(path), text)

@@ -57,7 +57,7 @@ def prefill_terms(tasks: Array, new: Array, pairs: Array, head_dim: Array) -> tu
     return (ones, tasks * new * ones, tasks * new * d, pairs * ones, pairs * d)
 
 
-class LinearLaw(msgspec.Struct, frozen=True, kw_only=True):
+class LinearLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Seconds of y[m, n] = x[m, k] W by one kernel: at each m of the grid a sum of `linear_terms`, linear in between.
 
     `cold`: weights come from memory; `hot`: from the last-level cache. [len(m)][7] seconds per term.
@@ -109,7 +109,7 @@ class LinearLaw(msgspec.Struct, frozen=True, kw_only=True):
         return np.maximum(value, np.where(m > grid[-1], high, 0.0))
 
 
-class AttentionLaw(msgspec.Struct, frozen=True, kw_only=True):
+class AttentionLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Seconds of scaled dot-product attention by one kernel: one sum of terms for decode, one for prefill."""
 
     kernel: str
@@ -124,7 +124,7 @@ class AttentionLaw(msgspec.Struct, frozen=True, kw_only=True):
     sigma_composed: float = 0.0
 
 
-class PointwiseLaw(msgspec.Struct, frozen=True, kw_only=True):
+class PointwiseLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Seconds of a pointwise operator: per call, per row, per element."""
 
     kind: str
@@ -148,7 +148,7 @@ class PointwiseLaw(msgspec.Struct, frozen=True, kw_only=True):
         return self.composed * (warm + code_miss * (self.cold_code_s + self.cold_element_s * elements))
 
 
-class ResidencyLaw(msgspec.Struct, frozen=True, kw_only=True):
+class ResidencyLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Share of bytes that miss the last-level cache: measured, not assumed LRU.
 
     Of weights, read in turn: by the bytes that a whole turn displaces (the working set). Of code: by the bytes that are
@@ -165,7 +165,7 @@ class ResidencyLaw(msgspec.Struct, frozen=True, kw_only=True):
         return np.interp(np.log(np.maximum(working_set_bytes, 1.0)), grid, self.miss)
 
 
-class ScalingLaw(msgspec.Struct, frozen=True, kw_only=True):
+class ScalingLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Speed-up of `threads` threads over one, by subject (a kernel, `attention` or `pointwise`) and rows m."""
 
     subject: str
@@ -179,7 +179,7 @@ class ScalingLaw(msgspec.Struct, frozen=True, kw_only=True):
         return np.interp(np.log(np.maximum(m, 1.0)), np.log(np.asarray(self.m)), self.speedup)
 
 
-class LaunchLaw(msgspec.Struct, frozen=True, kw_only=True):
+class LaunchLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Host seconds that one eager call of an operator takes on a GPU machine, whatever its shape.
 
     `subject`: a linear kernel, `attention <kernel>`, a pointwise kind, or `between` (see `prediction.launch`).

@@ -1,7 +1,7 @@
 """A target: what a machine can do, read from one TOML file, each figure with its source."""
 
 from collections.abc import Iterator, Sized
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -23,7 +23,7 @@ class Sourced(Protocol):
     def source(self) -> str: ...
 
 
-class Peak(msgspec.Struct, frozen=True, kw_only=True):
+class Peak(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Arithmetic rate of one dtype, dense; `scope` says for how many threads or which device."""
 
     dtype: str
@@ -32,7 +32,7 @@ class Peak(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
 
-class Level(msgspec.Struct, frozen=True, kw_only=True):
+class Level(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One level of the memory hierarchy with `threads` threads: its size and its read and copy bandwidth."""
 
     name: str
@@ -43,7 +43,7 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
 
-class Correction(msgspec.Struct, frozen=True, kw_only=True):
+class Correction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a network adds to the sum of its operators: seconds per operator call, and the error that remains."""
 
     per_call_s: float
@@ -51,12 +51,12 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
+class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A machine. Absent figures are None or missing rows, never 0; a prediction that needs one refuses."""
 
     schema: int
     name: str
-    kind: str
+    kind: Literal["cpu", "gpu"]
     """"cpu" or "gpu"."""
     date: str
     aliases: tuple[str, ...] = ()
@@ -109,9 +109,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 def decode_target(name: str, text: bytes) -> Target:
     """A target from TOML; malformed or inconsistent files raise BadInput naming the field."""
+    longest = max(map(len, text.splitlines()), default=0)
+    if longest > _LONGEST_LINE:
+        raise BadInput(f"target {name}: a line of {longest} characters; a target has none beyond {_LONGEST_LINE}")
     try:
         target = msgspec.toml.decode(text, type=Target)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:  # tomllib: huge integers, text that is no UTF-8
         raise BadInput(f"target {name}: {error}") from None
     if target.schema != SCHEMA:
         raise BadInput(
@@ -136,6 +139,7 @@ def _without_none(value: object) -> object:
 
 
 _MOST_SIGMA = 10
+_LONGEST_LINE = 4000
 
 
 def _check(name: str, target: Target) -> None:

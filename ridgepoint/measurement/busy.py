@@ -9,7 +9,7 @@ from pathlib import Path
 from ridgepoint.errors import MachineBusy
 from ridgepoint.measurement.machine import cores_usable
 
-__all__ = ["Busy", "Load", "Snapshot", "check_wall", "load_between", "snapshot", "verdict"]
+__all__ = ["Busy", "Load", "Snapshot", "check_wall", "load_between", "snapshot", "too_busy", "verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,3 +217,13 @@ def _involuntary() -> int | None:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+_OTHER_CORES = 0.25
+
+
+def too_busy(load: Load) -> str:
+    """Why several threads were not measured on their own cores under this load; "" if they were."""
+    if load.other_cores is None or load.other_cores <= _OTHER_CORES:
+        return ""
+    return f"machine busy: {load.describe()}"

@@ -146,5 +146,10 @@ def _scaling(target: Target, subject: str, m: Array, threads: int) -> Array:
     for law in target.scaling:
         if law.subject == subject and law.threads == threads:
             return law.at(m)
-    known = sorted({law.threads for law in target.scaling} | {1})
-    raise NotSupported(f"{target.name} is not calibrated for {threads} threads with {subject}; it is for {known}")
+    known = ", ".join(map(str, sorted({law.threads for law in target.scaling} | {1})))
+    why = (
+        f"; {said}; `ridge calibrate` on an idle machine measures them"
+        if (said := target.checks.get("threads"))
+        else ""
+    )
+    raise NotSupported(f"{target.name} is not calibrated for {threads} threads with {subject}, only for {known}{why}")

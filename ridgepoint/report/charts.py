@@ -76,7 +76,7 @@ def speedup_chart(answer: Answer, curve: Curve, y: LogScale) -> str:
     if seen is not None:
         still.append(_triangle(plot.px(seen), plot.bottom, "flip-seen"))
     words = f"Speed-up of {curve.b} over {answer.bet.a.text} by batch. " + "; ".join(point_words(p) for p in points)
-    seen_words = "none" if seen is None else f"batch {seen:.0f}"
+    seen_words = flip_words(None, (), answer.complete) if seen is None else f"batch {seen:.0f}"
     words += f". Predicted flip: {flip_words(flip, curve.batch)}; measured flip: {seen_words}."
     return picture(WIDTH, HEIGHT, words, still, [_point_mark(plot, p) for p in points])
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -29,6 +30,9 @@ def grid(columns: Iterable[str]) -> Table:
 
 def add(table: Table, *cells: str, style: str = "") -> None:
     """A row of plain text; words that judge get their colour as well."""
+    for column, cell in zip(table.columns, cells, strict=False):
+        if column.no_wrap and column.overflow == "fold":  # a figure that is cut is another figure
+            column.min_width = max(column.min_width or 0, cell_len(clean(cell)))
     table.add_row(*(Text(clean(cell), style=_STYLES.get(cell, "")) for cell in cells), style=style or None)
 
 

@@ -153,7 +153,8 @@ def _totals(result: Result) -> Iterator[tuple[str, str]]:
         if value is None:
             yield (
                 label,
-                f"not {'measurable' if result.kind == 'measured' else 'predictable'} here: {_reason(result, name)}",
+                f"not {'measurable' if result.kind == 'measured' else 'predictable'} here: "
+                f"{_reason(result, name).removeprefix('not measurable here: ')}",
             )
         else:
             yield label, f"{_shown(name, value.value)}{_ends(name, value)}; {value.method}"

@@ -48,20 +48,30 @@ def score_table(rows: Iterable[Score]) -> RenderableType:
     rows = list(rows)
     if not rows:
         return line("no settled bets yet; `ridge why MODEL A..B` makes one")
-    table = grid(("<group", "n", "sign", "ties", "MAPE", "median", "bias", "in 80 %", "flips", "roofline MAPE", "sign"))
-    table.columns[0].no_wrap, table.columns[0].min_width = True, max(len(row.group) for row in rows)
-    table.columns[9].header = Text("roofline\nMAPE")
-    for row in rows:
-        add(
-            table, row.group, str(row.n), _of(row.sign_right, row.sign_n), given(row.tie_n, str), given(row.mape, percent),
+    cells = [
+        (
+            row.group, str(row.n), _of(row.sign_right, row.sign_n), given(row.tie_n, str), given(row.mape, percent),
             given(row.median_ape, percent), signed(row.bias), given(row.coverage80, percent),
             _of(row.flips_right, row.flips_n), given(row.roofline_mape, percent), given(row.roofline_sign, percent),
-        )  # fmt: skip
+        )
+        for row in rows
+    ]  # fmt: skip
+    kept = [i for i in range(len(_COLUMNS)) if any(row[i] != ABSENT for row in cells)]
+    table = grid(_COLUMNS[i] for i in kept)
+    for i, column in zip(kept, table.columns, strict=True):
+        column.header = _TALL.get(i, column.header)
+    for row in cells:
+        add(table, *(row[i] for i in kept))
     note = (
         "sign: faster side named, ties apart; MAPE, median, bias: of the times; "
         "in 80 %: aim 70 to 90 %; flips: within a factor of 1.5, of curves on which each side wins by more than 10 % somewhere"
     )
     return Group(table, line(note, "dim"))
+
+
+_COLUMNS = ("<group", "n", "sign", "ties", "MAPE", "median", "bias", "in 80 %", "flips", "roofline MAPE", "sign")
+_TALL = {7: Text("in\n80 %"), 9: Text("roof\nMAPE"), 10: Text("roof\nsign")}
+"""Heads of two lines, so that the names on the left have room at 80 columns."""
 
 
 def _of(right: int, n: int) -> str:

@@ -107,7 +107,7 @@ def answer_table(answer: Answer) -> RenderableType:
 
 
 def _speedups(points: tuple[Point, ...], tie: float) -> RenderableType:
-    table = grid(("batch", "predicted (80 %)", "measured (95 %)", "error", "in 80 %", "sign", "roofline"))
+    table = grid(("batch", "predicted (80 %)", "measured (95 %)", "error", "in", "sign", "roofline"))
     for p in points:
         hit = inside(p)
         add(
@@ -195,7 +195,7 @@ def _footer(answer: Answer) -> Iterator[tuple[str, str]]:
     for curve in answer.bet.curves:
         side = side_named(answer.bet, curve.b)
         flip = measured_flip(answer, curve.b)
-        seen = flip_words(None, curve.batch) if flip is None else f"batch {flip:.0f}"
+        seen = flip_words(None, curve.batch, answer.complete) if flip is None else f"batch {flip:.0f}"
         yield "flip", f"{curve.b}: predicted {flip_words(answer.bet.flips.get(curve.b), curve.batch)}; measured {seen}"
         if side is not None:
             yield (

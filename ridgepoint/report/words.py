@@ -17,6 +17,7 @@ __all__ = [
 
 ABSENT = "–"
 NOT_RUN = "not needed, the measured points decide"
+INTERRUPTED = "interrupted before it"
 _CEILING_LIMIT = 1e5
 
 DEFINITIONS = {
@@ -117,17 +118,18 @@ def side_named(bet: Bet, name: str) -> SideCard | None:
 def points_of(answer: Answer, curve: Curve) -> tuple[Point, ...]:
     """A point for each batch of the curve, in order; those that were not run carry the prediction and the reason."""
     known = {p.batch: p for p in answer.points if p.b == curve.b}
-    unknown = {batch: _not_run(answer.bet, curve, i) for i, batch in enumerate(curve.batch) if batch not in known}
+    why = NOT_RUN if answer.complete else INTERRUPTED
+    unknown = {batch: _not_run(answer.bet, curve, i, why) for i, batch in enumerate(curve.batch) if batch not in known}
     return tuple(point for _, point in sorted({**known, **unknown}.items()))
 
 
-def _not_run(bet: Bet, curve: Curve, i: int) -> Point:
+def _not_run(bet: Bet, curve: Curve, i: int, why: str) -> Point:
     return Point(
         a=bet.a.text, b=curve.b, batch=curve.batch[i], predicted_speedup=curve.speedup[i], predicted_low=curve.low[i],
         predicted_high=curve.high[i], measured_speedup=None, measured_low=None, measured_high=None,
         verdict="not measured",
         predicted_a_s=curve.a_s[i], predicted_b_s=curve.b_s[i], measured_a_s=None, measured_b_s=None,
-        roofline_speedup=curve.roofline[i], flags=(NOT_RUN,),
+        roofline_speedup=curve.roofline[i], flags=(why,),
     )  # fmt: skip
 
 
@@ -200,8 +202,10 @@ def measured_flip(answer: Answer, b: str) -> float | None:
     return value.get(b) if isinstance(value, dict) else value
 
 
-def flip_words(flip: Flip | None, grid: Sequence[int]) -> str:
-    """`"batch 12 (9–18)"`, or that there is none."""
+def flip_words(flip: Flip | None, grid: Sequence[int], known: bool = True) -> str:
+    """`"batch 12 (9–18)"`, or that there is none; not `known` where an interrupted bet cannot tell."""
+    if flip is None and not known:
+        return "unknown, interrupted"
     if flip is None:
         return "none" if len(grid) < 2 else f"none from {grid[0]} to {grid[-1]}"
     ends = "" if flip.low >= flip.batch >= flip.high else f" ({flip.low:.0f}–{flip.high:.0f})"

@@ -101,7 +101,7 @@ def _levels(samples: Sequence[Sample], cache_sizes: Mapping[str, float], source:
             source=source,
         )
         for s in samples
-        if s["probe"] == "bandwidth"
+        if s["probe"] == "bandwidth" and "absent" not in s
     )
 
 
@@ -180,9 +180,12 @@ def _checks(target: Target, samples: Sequence[Sample], repeats: Sequence[float])
         checks["rounds"] = (
             f"{late} probes of later rounds were left out for lack of time: their first round counts alone"
         )
+    lost = [f"{s['of']} ({s['absent']})" for s in samples if s["probe"] == "absent" and not is_gpu(samples)]
+    if lost:
+        checks["left out"] = "; ".join(lost)
+    if several := [s["absent"] for s in samples if s["probe"] in ("scaling", "bandwidth") and "absent" in s]:
+        checks["threads"] = f"no figures for several: {several[0]}"
     for s in samples:
-        if s["probe"] == "absent" and not is_gpu(samples):
-            checks[f"absent: {s['of']}"] = str(s["absent"])
         if s["probe"] == "clock":
             checks[f"clock {s['clock']}"] = (
                 f"resolves {s['resolution_s'] * 1e9:.0f} ns, a call costs {s['call_s'] * 1e9:.0f} ns"

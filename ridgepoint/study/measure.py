@@ -29,6 +29,7 @@ from ridgepoint.workload import (
     train,
     weights_directory,
 )
+from ridgepoint.workload.weights import check_weights
 
 __all__ = ["measure_side", "plan_side", "predict_side", "step_named"]
 
@@ -59,6 +60,11 @@ def predict_side(
     """`ridge predict`: the result on paper."""
     target = target_for(on, device)
     plan, _ = plan_side(model, side, step, target, device, threads)
+    need, room = float(predict_memory(plan).total_bytes), target.memory_bytes
+    if room is not None and need > room:
+        raise DoesNotFit(
+            f"{model} as {plan.side} needs {show_bytes(need)}; {target.name} has {show_bytes(room)} in all"
+        )
     result = predict(plan, target)
     return replace(result, flags=(*result.flags, *_elsewhere(target, on))), target
 
@@ -83,6 +89,8 @@ def measure_side(
             f"{model} as {settled.spec} needs {show_bytes(need)}; {show_bytes(available_bytes)} are free; try a smaller batch"
         )
     workload, directory = plan.workload, weights_directory(model)
+    if directory is not None:
+        check_weights(directory)
     time = step_time(plan, target)
     request = SingleRequest(
         decoder=workload if isinstance(workload, Decoder) else None,

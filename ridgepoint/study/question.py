@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from ridgepoint.choice import Side, parse_bet, resolve
+from ridgepoint.choice import Side, parse_bet, parse_choices, resolve
 from ridgepoint.errors import BadInput
 from ridgepoint.hardware import HOST, Target, load_target
 from ridgepoint.workload import Decoder, LinearLayer, Step, decode, forward, load_model, prefill, weights_directory
+from ridgepoint.workload.weights import check_weights
 
 __all__ = ["Question", "ask", "check_step", "step_for", "target_for"]
 
@@ -59,12 +60,16 @@ def ask(
     if len(set(b_texts)) < len(b_texts):
         raise BadInput(f"{bet!r} names a side twice; once is enough")
     sides = [resolve(text, workload.dtype, device, common, threads) for text in (a_text, *b_texts)]
+    a_text, *labels = (_label(text, common) for text in (a_text, *b_texts))
+    b_texts = tuple(labels)
     grid = _grid(sides, batches)
     context, new = (isl, 1) if phase == "decode" else (0, isl)
     check_step(model, workload, phase, context + new)
     if isinstance(workload, LinearLayer):
         context = 0
     directory = weights_directory(model)
+    if directory is not None:
+        check_weights(directory)
     question = Question(
         model,
         workload,
@@ -83,6 +88,13 @@ def ask(
     for side in sides:
         side.plan(workload, step_for(question, grid[0]))  # refuses what a side cannot do, before anything else
     return question
+
+
+def _label(text: str, common: str) -> str:
+    """The side as written, and what it takes from `--with` that changes weights or batch: its name says what it is."""
+    own = {choice.AXIS for choice in parse_choices(text)}
+    taken = [c.spelled for c in parse_choices(common) if c.AXIS not in own and c.AXIS not in ("dtype", "threads")]
+    return "+".join([text, *taken])
 
 
 def check_step(model: str, workload: Decoder | LinearLayer, phase: str, longest: int) -> None:

@@ -1,5 +1,6 @@
 """Where a model comes from: a catalogue name, a local directory, a bare `config.json`, or a Hugging Face id."""
 
+import logging
 import re
 from functools import cache
 from importlib.resources import files
@@ -52,7 +53,7 @@ def load_model(name: str) -> Decoder | Encoder | LinearLayer:
 def weights_directory(name: str) -> Path | None:
     """The directory that holds `*.safetensors` for this model, if it is local; None means random weights."""
     path = _local(name)
-    return path if path is not None and path.is_dir() and any(path.glob("*.safetensors")) else None
+    return path if path is not None and path.is_dir() and any(path.glob("*.safetensors*")) else None
 
 
 def _local(name: str) -> Path | None:
@@ -92,6 +93,7 @@ def _hub_config(repo: str) -> Path:
         from huggingface_hub import hf_hub_download
     except ImportError:
         raise BadInput(f"{repo!r} looks like a Hugging Face id; to fetch it: pip install 'ridgepoint[hub]'") from None
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its retries are not for a person
     try:
         return Path(hf_hub_download(repo, "config.json"))
     except Exception as error:  # the client raises many kinds; each means that the config is not to be had

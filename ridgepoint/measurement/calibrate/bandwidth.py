@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ridgepoint.measurement.busy import load_between, snapshot, too_busy
+
 __all__ = ["bandwidth_samples", "clock_samples", "peak_samples"]
 
 _FLOATS = 4
@@ -23,14 +25,17 @@ def bandwidth_samples(cache_sizes: dict[str, float], threads: int, seconds: floa
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
+        start, found = snapshot(), []
         for name, size in _working_sets(cache_sizes).items():
             read = _read_seconds(torch, size, clock, seconds)
             copy = _copy_seconds(torch, size, clock, seconds)
-            yield {
+            found.append({
                 "probe": "bandwidth", "level": name, "threads": threads, "working_set_bytes": size,
                 "read_bytes_per_s": size / read, "copy_bytes_per_s": None if copy is None else size / copy,
                 "clock": clock.__name__,
-            }  # fmt: skip
+            })  # fmt: skip
+        busy = too_busy(load_between(start, snapshot())) if threads > 1 else ""
+        yield from ({**sample, "absent": busy} if busy else sample for sample in found)
     finally:
         torch.set_num_threads(before)
 

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from ridgepoint.errors import NotSupported
-from ridgepoint.measurement.busy import load_between, snapshot
+from ridgepoint.measurement.busy import load_between, snapshot, too_busy
 from ridgepoint.measurement.calibrate.grid import LinearProbe
 from ridgepoint.measurement.calibrate.linear import DTYPES, probe_bases, probe_kernel
 from ridgepoint.measurement.calibrate.pool import fill
@@ -43,11 +43,10 @@ def scaling_samples(
                 found.append((subject, rows, _speedup(torch, [step], threads, seconds)))
     finally:
         torch.set_num_threads(before)
-    load = load_between(start, snapshot())
-    busy = load.other_cores is not None and load.other_cores > _OTHER_CORES
+    busy = too_busy(load_between(start, snapshot()))
     for subject, rows, speedup in found:
         sample = {"probe": "scaling", "subject": subject, "m": rows, "threads": threads, "speedup": speedup}
-        yield {**sample, "absent": f"machine busy: {load.describe()}"} if busy else sample
+        yield {**sample, "absent": busy} if busy else sample
 
 
 def _step(module: Any, m: int, k: int, act: str) -> Callable[[], object]:
@@ -88,4 +87,3 @@ def _speedup(torch: Any, steps: list[Callable[[], object]], threads: int, second
 
 
 _LEAST_PAIRS = 3
-_OTHER_CORES = 0.25
