@@ -44,7 +44,7 @@ def verdict_line(bet: Bet, b: str, points: list[Point], because: str) -> str:
     elif predicted is not None:
         parts.append(f"no flip measured, predicted at {predicted.batch:.0f}")
     errors = [abs(p.predicted_speedup / p.measured_speedup - 1) for p in known if p.measured_speedup]
-    line = f"{b}: {'; '.join(parts)} (predicted within {math.ceil(100 * max(errors)):.0f} %)"
+    line = f"{b}: {'; '.join(parts)} (predicted within {math.ceil(100 * max(errors) - 1e-6):.0f} %)"
     return f"{line}; because {because}" if because else line
 
 
