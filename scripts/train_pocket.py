@@ -99,7 +99,9 @@ def evaluate(model: torch.nn.Module, text: bytes) -> float:
     total = 0.0
     for block in windows.split(32):
         logits = model(block[:, :-1]).logits
-        total += float(torch.nn.functional.cross_entropy(logits.reshape(-1, 256), block[:, 1:].reshape(-1))) * len(block)
+        total += float(torch.nn.functional.cross_entropy(logits.reshape(-1, 256), block[:, 1:].reshape(-1))) * len(
+            block
+        )
     return total / len(windows)
 
 

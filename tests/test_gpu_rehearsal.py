@@ -21,7 +21,7 @@ from ridgepoint.measurement.joules import energy_per_step
 from ridgepoint.prediction import predict, step_time
 from ridgepoint.study.card import build_target
 from ridgepoint.study.card_gpu import usable
-from ridgepoint.workload import Decoder, Linear, catalogue_names, decode, load_model
+from ridgepoint.workload import Linear, catalogue_names, decode, load_model
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
@@ -67,7 +67,6 @@ def scored_shapes() -> set[tuple[int, int]]:
     found = set()
     for name in catalogue_names():
         model = load_model(name)
-        assert isinstance(model, Decoder)
         found |= {(int(o.n), int(o.k)) for o in model.forward_ops(decode(1, 1), "bf16") if isinstance(o, Linear)}
     layers = SCRIPT.read_text(encoding="utf-8").partition("LAYERS = (")[2].partition(")")[0]
     found |= {tuple(map(int, word.strip('" ').removeprefix("linear:").split("x"))) for word in layers.split(",")}
