@@ -28,6 +28,8 @@ CONFIG = {
 LENGTH, BATCH, RATE, WARMUP_SHARE = 256, 24, 2e-3, 0.02
 HELD_OUT_BYTES = 96 * 1024
 EVERY = 40
+_LEFT_OUT = {"test", "tests", "site-packages", "encodings"}
+"""Folders without prose or program: tests, other people's packages, and tables of characters."""
 
 
 def main() -> None:
@@ -51,7 +53,7 @@ def main() -> None:
 def corpus() -> tuple[np.ndarray, bytes, dict[str, object]]:
     """Bytes to train on, held-out bytes, and where they come from."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    files = [p for p in sorted(root.rglob("*.py")) if not {"test", "tests", "site-packages"} & set(p.parts)]
+    files = [p for p in sorted(root.rglob("*.py")) if not _LEFT_OUT & set(p.parts)]
     rest, held = [], []
     for path in files:
         name = path.relative_to(root).as_posix()
@@ -82,7 +84,7 @@ def fit(model: torch.nn.Module, text: np.ndarray, seconds: float) -> list[float]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        recent.append(float(loss))
+        recent.append(float(loss.detach()))
         if len(recent) == 100:
             losses.append(round(sum(recent) / 100, 4))
             recent.clear()
