@@ -31,6 +31,10 @@ STEPS = (decode(3, 100), prefill(2, 48), mixed([1, 1, 40], [77, 9, 0]), forward(
 each_side = pytest.mark.parametrize("side", SIDES)
 
 
+def miss_of(plan, target):
+    return miss_share(plan, target, working_set_bytes(plan.ops, target))
+
+
 def a_plan(side, step, workload=SMOL):
     return resolve(side, "bf16").plan(workload, step)
 
@@ -68,7 +72,7 @@ def test_the_kernel_is_the_fastest_that_carries_out_the_choice(side):
     """It is of the weight's format and of the pinned rung: prediction picks the kernel, never the algorithm."""
     for batch in (1, 16, 300):
         plan = a_plan(side, decode(batch, 64))
-        miss = miss_share(plan, TARGET)
+        miss = miss_of(plan, TARGET)
         for time in step_time(plan, TARGET).ops:
             op = time.op
             if not isinstance(op, Linear):
@@ -185,12 +189,12 @@ def test_residency_is_that_of_weights_and_cache():
     table = 2 * 512 * 256
     norms = 2 * 5 * 256
     assert float(
-        working_set_bytes(plan, TARGET)
+        working_set_bytes(plan.ops, TARGET)
     ) == plan.weight_bytes - table - norms + 3 * 51 * TINY.kv_bytes_per_token(2)
-    small, large = miss_share(plan, TARGET), miss_share(a_plan("bf16", decode(1, 8)), TARGET)
+    small, large = miss_of(plan, TARGET), miss_of(a_plan("bf16", decode(1, 8)), TARGET)
     assert small == 0 and large == 1
-    assert miss_share(plan, changed(residency=None)) == 1
-    assert miss_share(a_plan("bf16", decode(1, 1), load_model("linear:64x64")), TARGET) == 1, "rotated weights are cold"
+    assert miss_of(plan, changed(residency=None)) == 1
+    assert miss_of(a_plan("bf16", decode(1, 1), load_model("linear:64x64")), TARGET) == 1, "rotated weights are cold"
 
 
 @pytest.mark.parametrize("side", ["bf16", "fp32", "int8"])

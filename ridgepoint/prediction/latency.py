@@ -1,5 +1,6 @@
 """Predict: the time of a plan on a target as a sum of operators, with an interval and what bounds each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from ridgepoint.hardware import Target
 from ridgepoint.prediction.launch import host_seconds
 from ridgepoint.prediction.memory import predict_memory
 from ridgepoint.prediction.optime import OpTime, op_time
-from ridgepoint.prediction.residency import code_key, code_miss_shares, miss_share
+from ridgepoint.prediction.residency import code_key, code_miss_shares, miss_share, working_set_bytes
 from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.quantity import Array
 from ridgepoint.result import OpRow, Result, Value
@@ -50,7 +51,7 @@ class StepTime:
 
         Evaluates the step twice more: for who wants an interval, not for a sweep of times.
         """
-        return _cache_sigma(*self.asked, self.device_s) if self.asked else 0.0
+        return _cache_sigma(*self.asked, self) if self.asked else 0.0
 
     def shares(self) -> dict[Source, tuple[Array, float]]:
         """Share of the time and relative error of each independent source of error.
@@ -87,7 +88,8 @@ def step_time(plan: Plan, target: Target) -> StepTime:
     The sum of its operators; on a GPU without a CUDA graph max(sum of the operators, sum of their launches), because
     the host launches ahead while the device computes, and the slower of the two sets the pace.
     """
-    miss, times = _times(plan, target)
+    ops = plan.ops
+    miss, times = _times(plan, target, ops, working_set_bytes(ops, target))
     residual = target.correction.sigma if target.correction else 0.1
     total: Array = sum((t.seconds for t in times), start=0.0)
     if not np.all(np.asarray(total) > 0):
@@ -100,26 +102,28 @@ def step_time(plan: Plan, target: Target) -> StepTime:
     return StepTime(np.maximum(total, host_s), times, miss, residual, host_s, host_sigma)
 
 
-def _times(plan: Plan, target: Target, capacity: float = 1.0) -> tuple[Array, tuple[OpTime, ...]]:
+def _times(plan: Plan, target: Target, ops: Sequence[Op], displaced: Array) -> tuple[Array, tuple[OpTime, ...]]:
     """The share of bytes that miss the cache, and the operators' times with it."""
-    miss = miss_share(plan, target, capacity)
-    code = code_miss_shares(plan, target, capacity)
-    return miss, tuple(op_time(op, target, miss, code[code_key(op)], plan.threads) for op in plan.ops)
+    miss = miss_share(plan, target, displaced)
+    code = code_miss_shares(ops, target, displaced)
+    return miss, tuple(op_time(op, target, miss, code[code_key(op)], plan.threads) for op in ops)
 
 
 _CAPACITY_SIGMA = 1.25
 """Factor by which the free share of a shared last-level cache differs from one calibration to the next (seen: 1.2–1.4)."""
 
 
-def _cache_sigma(plan: Plan, target: Target, total: Array) -> Array:
+def _cache_sigma(plan: Plan, target: Target, time: StepTime) -> Array:
     """Half the relative difference between the step with less and with more of the cache."""
     if target.residency is None:
         return 0.0
+    ops = [t.op for t in time.ops]
+    displaced = working_set_bytes(ops, target)
     less, more = (
-        sum((t.seconds for t in _times(plan, target, capacity)[1]), start=0.0)
+        sum((t.seconds for t in _times(plan, target, ops, displaced / capacity)[1]), start=0.0)
         for capacity in (1 / _CAPACITY_SIGMA, _CAPACITY_SIGMA)
     )
-    return (less - more) / (2 * total)
+    return (less - more) / (2 * time.device_s)
 
 
 def ratio_sigma(a: StepTime, b: StepTime) -> Array:

@@ -1,5 +1,7 @@
 """How much of a step's bytes is still in the last-level cache when the step comes round again."""
 
+from collections.abc import Sequence
+
 from ridgepoint.hardware import Target
 from ridgepoint.quantity import Array
 from ridgepoint.workload import Attention, Linear, Op, Plan
@@ -11,11 +13,11 @@ CodeKey = tuple[str, str, str]
 """Kind, dtype and weight format."""
 
 
-def working_set_bytes(plan: Plan, target: Target) -> Array:
+def working_set_bytes(ops: Sequence[Op], target: Target) -> Array:
     """Bytes of the last-level cache that one step displaces: weights of every layer as often as their kernel copies
     them, keys and values. Ignored: activations, which are reused."""
     total: Array = 0.0
-    for op in plan.ops:
+    for op in ops:
         if isinstance(op, Linear):
             total = total + op.count * (op.weight_bytes * _displacement(op, target) + op.kv_bytes)
         elif isinstance(op, Attention):
@@ -31,7 +33,7 @@ def _displacement(op: Linear, target: Target) -> Array:
     return laws[0].displacement(op.m) if laws else 1.0
 
 
-def code_miss_shares(plan: Plan, target: Target, capacity: float = 1.0) -> dict[CodeKey, Array]:
+def code_miss_shares(ops: Sequence[Op], target: Target, displaced: Array) -> dict[CodeKey, Array]:
     """Share of an operator's code that left the cache since its last call, by kind, dtype and format.
 
     A framework's code for one operator is some hundred cache lines; between two calls the weights of all layers in
@@ -39,13 +41,12 @@ def code_miss_shares(plan: Plan, target: Target, capacity: float = 1.0) -> dict[
     operator takes five times as long when its code comes from memory.
     """
     calls: dict[CodeKey, int] = {}
-    for op in plan.ops:
+    for op in ops:
         calls[code_key(op)] = calls.get(code_key(op), 0) + op.count
     law = target.code_residency or target.residency
     if law is None:
         return dict.fromkeys(calls, 0.0)
-    total = working_set_bytes(plan, target)
-    return {key: law.miss_share(total / (capacity * count)) for key, count in calls.items()}
+    return {key: law.miss_share(displaced / count) for key, count in calls.items()}
 
 
 def code_key(op: Op) -> CodeKey:
@@ -53,13 +54,13 @@ def code_key(op: Op) -> CodeKey:
     return op.kind, op.dtype, op.weight if isinstance(op, Linear) else ""
 
 
-def miss_share(plan: Plan, target: Target, capacity: float = 1.0) -> Array:
+def miss_share(plan: Plan, target: Target, displaced: Array) -> Array:
     """Share of those bytes that come from memory, by the target's measured residency (1 where it has none,
     and for a workload that rotates its weights).
 
-    `capacity`: the cache that is left for this step, as a multiple of what the calibration found; on a shared machine
-    it changes from minute to minute.
+    `displaced`: the working set; divided by what is left of the cache, as a multiple of what the calibration found,
+    where that changes.
     """
     if target.residency is None or getattr(plan.workload, "cold", False):
         return 1.0
-    return target.residency.miss_share(working_set_bytes(plan, target) / capacity)
+    return target.residency.miss_share(displaced)

@@ -29,7 +29,6 @@ from ridgepoint.workload import (
     train,
     weights_directory,
 )
-from ridgepoint.workload.weights import check_weights
 
 __all__ = ["measure_side", "plan_side", "predict_side", "step_named"]
 
@@ -89,8 +88,6 @@ def measure_side(
             f"{model} as {settled.spec} needs {show_bytes(need)}; {show_bytes(available_bytes)} are free; try a smaller batch"
         )
     workload, directory = plan.workload, weights_directory(model)
-    if directory is not None:
-        check_weights(directory)
     time = step_time(plan, target)
     request = SingleRequest(
         decoder=workload if isinstance(workload, Decoder) else None,

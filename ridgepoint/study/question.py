@@ -6,7 +6,6 @@ from ridgepoint.choice import Side, parse_bet, parse_choices, resolve
 from ridgepoint.errors import BadInput
 from ridgepoint.hardware import HOST, Target, load_target
 from ridgepoint.workload import Decoder, LinearLayer, Step, decode, forward, load_model, prefill, weights_directory
-from ridgepoint.workload.weights import check_weights
 
 __all__ = ["Question", "ask", "check_step", "step_for", "target_for"]
 
@@ -68,8 +67,6 @@ def ask(
     if isinstance(workload, LinearLayer):
         context = 0
     directory = weights_directory(model)
-    if directory is not None:
-        check_weights(directory)
     question = Question(
         model,
         workload,

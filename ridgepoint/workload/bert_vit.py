@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import msgspec
-
 from ridgepoint.errors import BadInput, NotSupported
-from ridgepoint.workload.config import dtype_of, read
+from ridgepoint.workload.config import Stored, dtype_of, read
 from ridgepoint.workload.decoder import AttentionSpec, Block, MlpSpec
 from ridgepoint.workload.encoder import Encoder, Patches
 
@@ -14,7 +12,7 @@ __all__ = ["BERT_TYPES", "VIT_TYPES", "build_bert", "build_vit"]
 BERT_TYPES, VIT_TYPES = ("bert",), ("vit",)
 
 
-class EncoderConfig(msgspec.Struct, kw_only=True):
+class EncoderConfig(Stored, kw_only=True):
     """Fields that BERT and ViT share."""
 
     hidden_size: int
@@ -22,9 +20,6 @@ class EncoderConfig(msgspec.Struct, kw_only=True):
     num_attention_heads: int
     intermediate_size: int
     hidden_act: str = "gelu"
-    torch_dtype: str | None = None
-    dtype: str | None = None
-    quantization_config: dict[str, Any] | None = None
 
 
 class BertConfig(EncoderConfig, kw_only=True):

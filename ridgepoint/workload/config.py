@@ -7,7 +7,7 @@ import msgspec
 
 from ridgepoint.errors import BadInput, NotSupported
 
-__all__ = ["DTYPES", "LIMITS", "Common", "check", "dtype_of", "not_modelled", "read"]
+__all__ = ["DTYPES", "LIMITS", "Common", "Stored", "check", "dtype_of", "not_modelled", "read"]
 
 DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 LIMITS = {
@@ -19,8 +19,16 @@ LIMITS = {
 """Bounds that refuse what no machine could hold; of a field that a family has, from 1 to this."""
 
 
-class Common(msgspec.Struct, kw_only=True):
-    """Fields that every family of decoders has under these names."""
+class Stored(msgspec.Struct, kw_only=True):
+    """How a checkpoint is stored: fields that every config has under these names."""
+
+    torch_dtype: str | None = None
+    dtype: str | None = None
+    quantization_config: dict[str, Any] | None = None
+
+
+class Common(Stored, kw_only=True):
+    """Fields that most families of decoders have under these names."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -28,9 +36,6 @@ class Common(msgspec.Struct, kw_only=True):
     vocab_size: int
     tie_word_embeddings: bool = False
     max_position_embeddings: int = 2048
-    torch_dtype: str | None = None
-    dtype: str | None = None
-    quantization_config: dict[str, Any] | None = None
 
 
 Config = TypeVar("Config", bound=msgspec.Struct)

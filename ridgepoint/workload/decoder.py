@@ -130,8 +130,10 @@ class Decoder:
         for block, names in zip(self.blocks, self.row_names, strict=True):
             for op in block.ops(step, self.hidden_size, dtype):
                 name = names[op.name]
-                count = op.count + (rows[name].count if name in rows else 0)
-                rows[name] = replace(op, name=name, count=count)  # type: ignore[type-var]
+                if name in rows:
+                    rows[name] = replace(rows[name], count=rows[name].count + op.count)  # type: ignore[type-var]
+                else:
+                    rows[name] = op if name == op.name else replace(op, name=name)  # type: ignore[type-var]
         return tuple(rows.values())
 
     @cached_property
@@ -139,13 +141,12 @@ class Decoder:
         """For each block: name of an operator in its layers -> name of its row. Like operators of several blocks share a
         row; one that differs from its namesake in an earlier block is numbered by its own, as `attention#2`."""
         rows: dict[tuple[str, object], str] = {}
-        for number, block in enumerate(self.blocks, 1):
-            for name in _names(block, self.hidden_size):
+        parts = [_parts(block, self.hidden_size) for block in self.blocks]
+        for number, part in enumerate(parts, 1):
+            for name, decides in part.items():
                 taken = name in rows.values()
-                rows.setdefault((name, _alike(block, name)), f"{name}#{number}" if taken else name)
-        return tuple(
-            {name: rows[name, _alike(block, name)] for name in _names(block, self.hidden_size)} for block in self.blocks
-        )
+                rows.setdefault((name, decides), f"{name}#{number}" if taken else name)
+        return tuple({name: rows[name, decides] for name, decides in part.items()} for part in parts)
 
     def block_of(self, layer: int) -> int:
         """Index of the block that layer `layer` belongs to."""
@@ -175,20 +176,11 @@ class Decoder:
         return *project, head, *cap
 
 
-def _names(block: Block, hidden: int) -> list[str]:
-    return [op.name for op in block.ops(decode(1, 1), hidden, "bf16")]
-
-
-def _alike(block: Block, name: str) -> object:
-    """What decides the cost of the operator `name` of a block's layers: two blocks that agree in it share its row."""
-    if name == "attention":
-        return block.attention
-    if name in _MLP_NAMES or name.startswith(("expert_", "shared_")):
-        return block.mlp
-    if name.endswith("_norm") and name not in ("q_norm", "k_norm", "q_a_norm", "kv_a_norm"):
-        return block.norm
-    return replace(block.attention, window=0, softcap=False)
-
-
-_MLP_NAMES = ("gate_proj", "up_proj", "gate_up_proj", "down_proj", "silu_mul", "gelu_mul", "gelu", "relu", "router",
-              "route", "combine")  # fmt: skip
+def _parts(block: Block, hidden: int) -> dict[str, object]:
+    """Operator of a block's layers -> what decides its cost: blocks that agree in it share its row."""
+    step = decode(1, 1)
+    attention = {op.name for op in block.attention.ops(step, hidden, "bf16", 1)}
+    mlp = {op.name for op in block.mlp.ops(step, hidden, "bf16", 1)}
+    around = replace(block.attention, window=0, softcap=False)  # these two decide only the attention itself
+    of = {**dict.fromkeys(attention, around), **dict.fromkeys(mlp, block.mlp), "attention": block.attention}
+    return {op.name: of.get(op.name, block.norm) for op in block.ops(step, hidden, "bf16")}

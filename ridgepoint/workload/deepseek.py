@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from ridgepoint.errors import BadInput, NotSupported
+from ridgepoint.errors import BadInput
 from ridgepoint.workload.config import read
 from ridgepoint.workload.decoder import AttentionSpec, Block, Decoder, Latent, MlpSpec, Routing
-from ridgepoint.workload.llama import LlamaConfig, decoder_of
+from ridgepoint.workload.llama import LlamaConfig, check_silu, decoder_of
 
 __all__ = ["MODEL_TYPES", "build"]
 
@@ -33,8 +33,7 @@ def build(name: str, config: dict[str, Any]) -> Decoder:
     for field in ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"):
         if not 1 <= getattr(c, field) <= 2**16:
             raise BadInput(f"{name}: config.json: {field} is {getattr(c, field)}; possible is 1 to {2**16}")
-    if c.hidden_act not in ("silu", "swish"):
-        raise NotSupported(f"{name}: hidden_act {c.hidden_act!r} is not modelled in the DeepSeek family; silu is")
+    check_silu(name, c, "the DeepSeek family")
     heads = c.num_attention_heads
     latent = Latent(c.q_lora_rank or 0, c.kv_lora_rank, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim)
     attention = AttentionSpec(heads, heads, c.qk_nope_head_dim + c.qk_rope_head_dim, latent=latent)

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import msgspec
-
 from ridgepoint.errors import BadInput, NotSupported
-from ridgepoint.workload.config import dtype_of, read
+from ridgepoint.workload.config import Common, Stored, dtype_of, read
 from ridgepoint.workload.decoder import AttentionSpec, Block, Decoder, MlpSpec
 
 __all__ = ["GPT2_TYPES", "OPT_TYPES", "build_gpt2", "build_opt"]
@@ -15,7 +13,7 @@ _OPT_OFFSET = 2
 """OPT's table of positions begins with two rows that no token has."""
 
 
-class Gpt2Config(msgspec.Struct, kw_only=True):
+class Gpt2Config(Stored, kw_only=True):
     """GPT-2's names of the fields."""
 
     n_embd: int
@@ -26,28 +24,17 @@ class Gpt2Config(msgspec.Struct, kw_only=True):
     n_inner: int | None = None
     activation_function: str = "gelu_new"
     tie_word_embeddings: bool = True
-    torch_dtype: str | None = None
-    dtype: str | None = None
-    quantization_config: dict[str, Any] | None = None
 
 
-class OptConfig(msgspec.Struct, kw_only=True):
+class OptConfig(Common, kw_only=True):
     """OPT's names of the fields."""
 
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
     ffn_dim: int
-    vocab_size: int
-    max_position_embeddings: int = 2048
     word_embed_proj_dim: int | None = None
     do_layer_norm_before: bool = True
     enable_bias: bool = True
     activation_function: str = "relu"
     tie_word_embeddings: bool = True
-    torch_dtype: str | None = None
-    dtype: str | None = None
-    quantization_config: dict[str, Any] | None = None
 
 
 def build_gpt2(name: str, config: dict[str, Any]) -> Decoder:

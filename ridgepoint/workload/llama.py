@@ -1,13 +1,23 @@
 """Decoder-only models of the Llama shape (Llama, SmolLM, Mistral, Qwen2, Qwen3) from the fields of a `config.json`."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from ridgepoint.errors import BadInput, NotSupported
 from ridgepoint.workload.config import Common, dtype_of, not_modelled, read
 from ridgepoint.workload.decoder import AttentionSpec, Block, Decoder, MlpSpec
 
-__all__ = ["MODEL_TYPES", "LlamaConfig", "attention_of", "build", "check_heads", "decoder_of", "windowed_blocks"]
+__all__ = [
+    "MODEL_TYPES",
+    "LlamaConfig",
+    "attention_of",
+    "build",
+    "check_heads",
+    "check_silu",
+    "decoder_of",
+    "windowed_blocks",
+]
 
 MODEL_TYPES = ("llama", "smollm", "mistral", "qwen2", "qwen3")
 _MAY_MATTER = ("rope_scaling", "partial_rotary_factor", "rope_parameters")
@@ -39,8 +49,7 @@ def build(name: str, config: dict[str, Any]) -> Decoder:
     c = read(name, config, LlamaConfig)
     check_heads(name, c)
     kind = config.get("model_type", "llama")
-    if c.hidden_act not in ("silu", "swish"):
-        raise NotSupported(f"{name}: hidden_act {c.hidden_act!r} is not modelled in the Llama family; silu is")
+    check_silu(name, c, "the Llama family")
     attention = attention_of(c, qkv_bias=kind == "qwen2" or c.attention_bias, qk_norm=kind == "qwen3")
     blocks = windowed_blocks(c, attention, MlpSpec(c.intermediate_size, c.mlp_bias), _windowed_layers(config, c))
     return decoder_of(name, config, c, blocks)
@@ -70,8 +79,6 @@ def attention_of(c: LlamaConfig, qkv_bias: bool, qk_norm: bool = False, fused: b
 
 def windowed_blocks(c: LlamaConfig, attention: AttentionSpec, mlp: MlpSpec, windowed: int) -> tuple[Block, ...]:
     """All layers, of which the last `windowed` see `sliding_window` keys; like layers share a block."""
-    from dataclasses import replace
-
     full = c.num_hidden_layers - windowed
     narrow = replace(attention, window=c.sliding_window or 0)
     blocks = (Block(attention, mlp, full), Block(narrow, mlp, windowed))
@@ -89,6 +96,12 @@ def _windowed_layers(config: dict[str, Any], c: LlamaConfig) -> int:
             return 0
         return max(0, c.num_hidden_layers - (c.max_window_layers if c.max_window_layers is not None else 28))
     return c.num_hidden_layers
+
+
+def check_silu(name: str, c: LlamaConfig, where: str) -> None:
+    """Refuse any other activation, which nothing here models for these families."""
+    if c.hidden_act not in ("silu", "swish"):
+        raise NotSupported(f"{name}: hidden_act {c.hidden_act!r} is not modelled in {where}; silu is")
 
 
 def check_heads(name: str, c: LlamaConfig) -> None:

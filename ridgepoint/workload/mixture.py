@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from ridgepoint.errors import BadInput, NotSupported
+from ridgepoint.errors import BadInput
 from ridgepoint.workload.config import read
 from ridgepoint.workload.decoder import Block, Decoder, MlpSpec, Routing
-from ridgepoint.workload.llama import LlamaConfig, attention_of, check_heads, decoder_of
+from ridgepoint.workload.llama import LlamaConfig, attention_of, check_heads, check_silu, decoder_of
 
 __all__ = ["MODEL_TYPES", "build"]
 
@@ -33,8 +33,7 @@ def build(name: str, config: dict[str, Any]) -> Decoder:
     experts = c.num_local_experts or c.num_experts
     if experts is None or c.num_experts_per_tok > experts:
         raise BadInput(f"{name}: config.json: {c.num_experts_per_tok} of {experts or 'no'} experts per token")
-    if c.hidden_act not in ("silu", "swish"):
-        raise NotSupported(f"{name}: hidden_act {c.hidden_act!r} is not modelled in mixtures; silu is")
+    check_silu(name, c, "mixtures")
     attention = attention_of(c, qkv_bias=kind == "qwen2_moe" or c.attention_bias, qk_norm=kind == "qwen3_moe")
     if kind == "mixtral" and c.sliding_window:
         attention = replace(attention, window=c.sliding_window)

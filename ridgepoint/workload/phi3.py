@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from ridgepoint.errors import NotSupported
 from ridgepoint.workload.config import read
 from ridgepoint.workload.decoder import Decoder, MlpSpec
-from ridgepoint.workload.llama import LlamaConfig, attention_of, check_heads, decoder_of, windowed_blocks
+from ridgepoint.workload.llama import LlamaConfig, attention_of, check_heads, check_silu, decoder_of, windowed_blocks
 
 __all__ = ["MODEL_TYPES", "build"]
 
@@ -16,8 +15,7 @@ def build(name: str, config: dict[str, Any]) -> Decoder:
     """All layers see the sliding window, where there is one."""
     c = read(name, config, LlamaConfig)
     check_heads(name, c)
-    if c.hidden_act not in ("silu", "swish"):
-        raise NotSupported(f"{name}: hidden_act {c.hidden_act!r} is not modelled in the Phi-3 family; silu is")
+    check_silu(name, c, "the Phi-3 family")
     attention = attention_of(c, qkv_bias=c.attention_bias, fused=True)
     mlp = MlpSpec(c.intermediate_size, fused=True)
     blocks = windowed_blocks(c, attention, mlp, c.num_hidden_layers if c.sliding_window else 0)

@@ -14,6 +14,7 @@ from ridgepoint.workload.decoder import Decoder
 from ridgepoint.workload.encoder import Encoder
 from ridgepoint.workload.families import from_config
 from ridgepoint.workload.operator import LinearLayer, linear_layer
+from ridgepoint.workload.weights import check_weights
 
 __all__ = ["catalogue_names", "load_model", "weights_directory"]
 
@@ -51,9 +52,15 @@ def load_model(name: str) -> Decoder | Encoder | LinearLayer:
 
 
 def weights_directory(name: str) -> Path | None:
-    """The directory that holds `*.safetensors` for this model, if it is local; None means random weights."""
+    """The directory that holds `*.safetensors` for this model, if it is local; None means random weights.
+
+    BadInput where they cannot be read.
+    """
     path = _local(name)
-    return path if path is not None and path.is_dir() and any(path.glob("*.safetensors*")) else None
+    if path is None or not path.is_dir() or not any(path.glob("*.safetensors*")):
+        return None
+    check_weights(path)
+    return path
 
 
 def _local(name: str) -> Path | None:

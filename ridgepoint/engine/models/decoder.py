@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ridgepoint.engine.cache import KvCache
-from ridgepoint.engine.models.parts import feed_forward, linear, norm
+from ridgepoint.engine.models.parts import add_feed_forward, linear, norm
 from ridgepoint.errors import BadInput
 from ridgepoint.kernels.attention import Attention
 from ridgepoint.kernels.ladder import TORCH_DTYPES
@@ -46,7 +46,7 @@ class DecoderLayer(nn.Module):
         self.attention_out_norm = norm(block.norm, hidden, decoder, dtype, device) if block.sandwich else None
         self.attention_add = Add()
         self.post_attention_norm = norm(block.norm, hidden, decoder, dtype, device)
-        self.steps = feed_forward(self, block.mlp, hidden, dtype, device)
+        self.mlp, self.act = block.mlp, add_feed_forward(self, block.mlp, hidden, dtype, device)
         self.mlp_out_norm = norm(block.norm, hidden, decoder, dtype, device) if block.sandwich else None
         self.mlp_add = Add()
 
@@ -57,10 +57,18 @@ class DecoderLayer(nn.Module):
         if self.attention_out_norm is not None:
             a_MC = self.attention_out_norm(a_MC)
         x_MC = self.attention_add(x_MC, a_MC)
-        h_MC = self.steps(self, self.post_attention_norm(x_MC))
+        h_MC = self._feed_forward(self.post_attention_norm(x_MC))
         if self.mlp_out_norm is not None:
             h_MC = self.mlp_out_norm(h_MC)
         return self.mlp_add(x_MC, h_MC)
+
+    def _feed_forward(self, h_MC: Tensor) -> Tensor:
+        act = getattr(self, self.act)
+        if self.mlp.fused:
+            return self.down_proj(act(*self.gate_up_proj(h_MC).chunk(2, -1)))
+        if self.mlp.gated:
+            return self.down_proj(act(self.gate_proj(h_MC), self.up_proj(h_MC)))
+        return self.down_proj(act(self.up_proj(h_MC)))
 
     def _attend(
         self, h_MC: Tensor, batch: int, k_cache: Tensor, v_cache: Tensor, position: int, mask_TS: Tensor | None
@@ -114,7 +122,7 @@ class DecoderModel(nn.Module):
             self.position_add = Add()
         self.embed_scale = Scale(hidden**0.5) if decoder.scaled else None
         self.layers = nn.ModuleList(_layers(decoder, dtype, device))
-        self.final_norm = norm(decoder.norm, hidden, decoder, dtype, device) if decoder.final_norm else nn.Identity()
+        self.final_norm = norm(decoder.norm, hidden, decoder, dtype, device) if decoder.final_norm else None
         self.lm_head = linear(
             hidden, decoder.vocab_size, False, dtype, "meta" if decoder.tie_word_embeddings else device
         )
@@ -140,7 +148,8 @@ class DecoderModel(nn.Module):
         x_MC = self._embedded(tokens_BT, position)
         for layer, k_cache, v_cache in zip(self.layers, cache.keys, cache.values, strict=True):
             x_MC = layer(x_MC, batch, k_cache, v_cache, position, mask_TS)
-        x_MC = self.final_norm(x_MC)
+        if self.final_norm is not None:
+            x_MC = self.final_norm(x_MC)
         if logits == "last":
             return self._headed(x_MC if new == 1 else x_MC.view(batch, new, -1)[:, -1])
         return self._headed(x_MC).view(batch, new, -1)

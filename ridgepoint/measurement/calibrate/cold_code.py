@@ -1,6 +1,5 @@
 """What an operator costs more when its code has left the last-level cache since its last call."""
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ from ridgepoint.errors import NotSupported
 from ridgepoint.measurement.calibrate.attention import ATTENTION_KERNELS, attention_pool
 from ridgepoint.measurement.calibrate.grid import ATTENTION_DECODE, PROBES
 from ridgepoint.measurement.calibrate.linear import DTYPES, probe_kernel
-from ridgepoint.measurement.calibrate.pointwise import Made, kinds_of, refresh
+from ridgepoint.measurement.calibrate.pointwise import Made, behind, kinds_of
 from ridgepoint.measurement.calibrate.pool import STREAM_BYTES, weight_stream
 
 __all__ = ["cold_code_samples"]
@@ -39,17 +38,8 @@ def cold_code_samples(cache_bytes: float, visits: int) -> Iterator[dict[str, Any
 
 
 def _behind(made: Made, stream: Callable[[], object], count: int, visits: int) -> float:
-    step, inputs = made
-    step()
-    samples = []
-    for _ in range(visits):
-        for _ in range(count):
-            stream()
-        refresh(inputs)
-        before = time.thread_time_ns()
-        step()
-        samples.append(time.thread_time_ns() - before)
-    return float(np.percentile(samples, 20)) * 1e-9
+    """20th percentile of the step's seconds behind `count` turns of the stream."""
+    return float(np.percentile(behind(made, lambda: [stream() for _ in range(count)], visits), 20)) * 1e-9
 
 
 def _subjects(torch: Any) -> Iterator[Subject]:

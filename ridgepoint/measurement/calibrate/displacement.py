@@ -1,6 +1,5 @@
 """What streams of weights displace: how long a small operator's code survives them, and how much more packing displaces."""
 
-import time
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ridgepoint.measurement.calibrate.linear import DTYPES, LinearBench
-from ridgepoint.measurement.calibrate.pointwise import KINDS, Made, refresh
+from ridgepoint.measurement.calibrate.pointwise import KINDS, Made, behind
 from ridgepoint.measurement.calibrate.pool import STREAM_BYTES, weight_stream
 
 __all__ = ["REFERENCE", "code_residency_samples", "displacement_samples"]
@@ -72,13 +71,4 @@ def displacement_samples(bench: LinearBench, cache_bytes: float, visits: int) ->
 
 def _after(made: Made, stream: Callable[[], object], visits: int) -> float:
     """Median seconds of the step behind the stream: how much of its code is left differs from visit to visit."""
-    step, inputs = made
-    step()
-    samples = []
-    for _ in range(visits):
-        stream()
-        refresh(inputs)
-        before = time.thread_time_ns()
-        step()
-        samples.append(time.thread_time_ns() - before)
-    return float(np.median(samples)) * 1e-9
+    return float(np.median(behind(made, stream, visits))) * 1e-9

@@ -1,5 +1,6 @@
 """Calibration of the operators between linear layers, by rows and columns."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -7,7 +8,7 @@ from ridgepoint.measurement.calibrate.grid import POINTWISE_GRID
 from ridgepoint.measurement.calibrate.linear import DTYPES
 from ridgepoint.measurement.calibrate.pool import Pool, weight_stream
 
-__all__ = ["KINDS", "Made", "kinds_of", "pointwise_samples", "refresh"]
+__all__ = ["KINDS", "Made", "behind", "kinds_of", "pointwise_samples", "refresh"]
 
 Made = tuple[Callable[[], object], tuple[Any, ...]]
 """A step, and the inputs that the operator before it has just written."""
@@ -36,6 +37,20 @@ def refresh(inputs: tuple[Any, ...]) -> None:
     """Write the inputs anew: they are then as near as their writer leaves them in a network."""
     for x in inputs:
         x.mul_(1.0)
+
+
+def behind(made: Made, stream: Callable[[], object], visits: int) -> list[int]:
+    """Nanoseconds of the step at each visit, behind a stream of other bytes and with its inputs just written."""
+    step, inputs = made
+    step()
+    samples = []
+    for _ in range(visits):
+        stream()
+        refresh(inputs)
+        before = time.thread_time_ns()
+        step()
+        samples.append(time.thread_time_ns() - before)
+    return samples
 
 
 def _timed(made: Made, seconds: float, stream: Callable[[], object]) -> Any:
