@@ -1,5 +1,6 @@
 """All choices, one line each."""
 
+from ridgepoint.choice.attention import AttentionKernel
 from ridgepoint.choice.base import Choice
 from ridgepoint.choice.batch import Batch
 from ridgepoint.choice.fp8 import Fp8
@@ -18,6 +19,7 @@ CHOICES: tuple[type[Choice], ...] = (
     Int4,
     Nf4,
     Fp8,
+    AttentionKernel,
     Batch,
     Launch,
     Threads,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ridgepoint.errors import NotSupported
-from ridgepoint.workload import INT4_GROUPS, Linear, Op, Plan, format_named
+from ridgepoint.workload import INT4_GROUPS, Linear, Op, Plan, Traced, format_named
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,7 +17,7 @@ def rewrite_linears(plan: Plan, weight: str, kernel: str, head: bool) -> Plan:
     """The plan with every linear layer stored as `weight`, the head only if asked (it is left out by custom)."""
 
     def rewrite(op: Op) -> Op:
-        if isinstance(op, Linear) and (head or op.role != "head"):
+        if isinstance(op, Linear) and not op.fixed and (head or op.role != "head"):
             return replace(op, weight=weight, kernel=kernel)
         return op
 
@@ -27,7 +27,7 @@ def rewrite_linears(plan: Plan, weight: str, kernel: str, head: bool) -> Plan:
 def check_groups(plan: Plan, weight: str, head: bool) -> None:
     """Refuse a group size that does not divide the inputs of a layer, naming one that divides those of all."""
     form = format_named(weight)
-    linears = [op for op in plan.ops if isinstance(op, Linear) and op.sweep == "forward"]
+    linears = [op for op in plan.ops if isinstance(op, Linear) and op.sweep == "forward" and not op.fixed]
     inputs = {op.name: int(op.k) for op in linears if head or op.role != "head"}
     for name, k in inputs.items():
         if not form.takes(k):
@@ -49,7 +49,9 @@ def swap_linears(model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> 
     assert len(groups) == 1, "one side has one weight format"
 
     def select(name: str, linear: "nn.Linear"):  # type: ignore[no-untyped-def]
-        op = ops.get(name.rsplit(".", 1)[-1])
+        workload = plan.workload
+        row = workload.row_of(name, plan.dtype) if isinstance(workload, Traced) else name.rsplit(".", 1)[-1]
+        op = ops.get(row)
         if op is None:
             return None
         rungs = find(op.weight.partition(":g")[0], plan.device, rung=op.kernel, name=kernels.get(op.name, ""))

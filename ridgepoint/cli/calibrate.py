@@ -21,6 +21,9 @@ def calibrate(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure everything anew, also what an interrupted run has kept.")
     ] = False,
+    modules: Annotated[
+        bool, typer.Option("--modules", help="Add what modules beyond decoders need: convolutions, pooling and more.")
+    ] = False,
     refit: Annotated[str, typer.Option("--refit", help="Fit again from the samples of this stored calibration.")] = "",
 ) -> int:
     """Measure this machine into <host>.calibrated.toml, in about 90 seconds on two cores."""
@@ -33,6 +36,8 @@ def calibrate(
         raise BadInput(f"--name is {name!r}; possible are up to 60 letters, digits, - and _")
     if name == HOST:
         raise BadInput(f"--name {HOST} is taken: it stands for the newest calibration of this machine")
+    if modules and device != "cpu":
+        raise BadInput("--modules is for the CPU; modules are not calibrated on a GPU yet")
     if show:
         Console().print(card(load_target(name or "host", device)))
         return 0
@@ -49,7 +54,9 @@ def calibrate(
         else:
             try:
                 with _Bar() as bar:
-                    target, path = study.calibrate(store, provenance(), bar.sample, device, name, fresh=fresh)
+                    target, path = study.calibrate(
+                        store, provenance(), bar.sample, device, name, fresh=fresh, stage="modules" if modules else ""
+                    )
             except (KeyboardInterrupt, ChildDied):
                 sys.stderr.write("finished probes are kept; the same command goes on with the rest within an hour\n")
                 raise

@@ -36,6 +36,18 @@ def why(
     points: Annotated[
         str, typer.Option("--points", help="few: those that decide; all: every batch of the grid.")
     ] = "few",
+    text: Annotated[
+        Path | None,
+        typer.Option("--text", help="Measure accuracy on this text; default: the one that ships with the model."),
+    ] = None,
+    protocol: Annotated[
+        str,
+        typer.Option("--protocol", help="How the text is cut: windows (256 tokens) or gptq (2048, its perplexity)."),
+    ] = "windows",
+    windows: Annotated[
+        int, typer.Option("--windows", help="At most so many windows of the text.", min=8, max=100_000)
+    ] = 200,
+    seed: Annotated[int, typer.Option("--seed", help="Which windows are drawn.", min=0)] = 0,
     assert_: Annotated[
         str, typer.Option("--assert", help="Exit 1 unless it holds: speedup>1.2 or speedup@16>1.2.")
     ] = "",
@@ -52,12 +64,16 @@ def why(
     if predict_only and (assert_ or report):
         raise BadInput("--predict-only measures nothing, so there is nothing to --assert or to --report")
     from ridgepoint.measurement.memory import room_bytes
+    from ridgepoint.measurement.text import check_text
     from ridgepoint.store import Store, default_path
+    from ridgepoint.study.accuracy import Text
     from ridgepoint.study.provenance import provenance
     from ridgepoint.study.question import ask
     from ridgepoint.study.why import Effort, stored_bet
     from ridgepoint.study.why import why as settle_question
 
+    check_text(text, protocol)
+    asked = Text(str(text or ""), protocol, windows, seed)
     common = "+".join(x for x in (dtype, with_) if x)
     batches = options.integers("--batch", batch)
     question = ask(
@@ -73,7 +89,7 @@ def why(
             show_unsettled(stored_bet(question, store, provenance())[0], [], as_json)
             return 0
         also = (assertion[0],) if assertion is not None and assertion[0] is not None else ()
-        effort = Effort(seconds=seconds, every_point=points == "all", also=also)
+        effort = Effort(seconds=seconds, every_point=points == "all", also=also, text=asked)
         with watcher:
             answer = settle_question(question, store, provenance(), watcher, effort, room_bytes(device))
     show(answer, as_json, report)

@@ -1,7 +1,7 @@
 """Which workloads the engine runs, told without torch: everything else is predicted only."""
 
 from ridgepoint.errors import NotSupported
-from ridgepoint.workload import Decoder, LinearLayer, Workload
+from ridgepoint.workload import Decoder, LinearLayer, Traced, Workload
 
 __all__ = ["check_runs"]
 
@@ -10,7 +10,7 @@ def check_runs(workload: Workload) -> None:
     """NotSupported, in one sentence, for a workload that is predicted but has no code here that runs it."""
     what = (
         ""
-        if isinstance(workload, LinearLayer)
+        if isinstance(workload, LinearLayer | Traced)
         else _decoder(workload)
         if isinstance(workload, Decoder)
         else "an encoder"

@@ -136,16 +136,19 @@ class PointwiseLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     cold_code_s: float = 0.0
     cold_element_s: float = 0.0
     """Added per element to such a call: its temporaries have left the cache too."""
+    far_element_s: float = 0.0
+    """Added per element that is not in the last-level cache because the tensors are too large."""
     composed: float = 1.0
     sigma_composed: float = 0.0
 
-    def seconds(self, rows: Array, cols: Array, code_miss: Array = 0.0) -> Array:
-        """Time of one call on [rows, cols]; `code_miss` as in LinearLaw."""
+    def seconds(self, rows: Array, cols: Array, code_miss: Array = 0.0, far: Array = 0.0) -> Array:
+        """Time of one call on [rows, cols]; `code_miss` as in LinearLaw; `far`: share of its elements in memory."""
         call, row, element = self.terms
         rows = np.asarray(rows, float)
         elements = rows * cols
         warm = call + row * rows + element * elements
-        return self.composed * (warm + code_miss * (self.cold_code_s + self.cold_element_s * elements))
+        cold = code_miss * (self.cold_code_s + self.cold_element_s * elements)
+        return self.composed * (warm + cold) + far * self.far_element_s * elements
 
 
 class ResidencyLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

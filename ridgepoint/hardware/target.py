@@ -7,6 +7,7 @@ import msgspec
 
 from ridgepoint.errors import BadInput, NotSupported
 from ridgepoint.hardware.law import AttentionLaw, LaunchLaw, LinearLaw, PointwiseLaw, ResidencyLaw, ScalingLaw
+from ridgepoint.hardware.law_contraction import CONV_TERMS, MATMUL_TERMS, ContractionLaw
 
 __all__ = ["SCHEMA", "Correction", "Level", "Peak", "Target", "decode_target", "encode_target"]
 
@@ -69,6 +70,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     linear: tuple[LinearLaw, ...] = ()
     attention: tuple[AttentionLaw, ...] = ()
     pointwise: tuple[PointwiseLaw, ...] = ()
+    contraction: tuple[ContractionLaw, ...] = ()
+    """Convolutions and products of activations; there after `ridge calibrate --modules`."""
     scaling: tuple[ScalingLaw, ...] = ()
     launch: tuple[LaunchLaw, ...] = ()
     """Host time of eager launches; GPUs only."""
@@ -157,6 +160,11 @@ def _check(name: str, target: Target) -> None:
         if (len(attention.decode), len(attention.prefill)) != (DECODE_TERMS, PREFILL_TERMS):
             where = f"target {name}: attention law of {attention.kernel}"
             raise BadInput(f"{where}: needs {DECODE_TERMS} terms for decode and {PREFILL_TERMS} for prefill")
+    for contraction in target.contraction:
+        terms = {"conv": CONV_TERMS, "matmul": MATMUL_TERMS}.get(contraction.kind)
+        if terms is None or len(contraction.terms) != terms:
+            where = f"target {name}: contraction law of {contraction.kind} {contraction.form}"
+            raise BadInput(f"{where}: needs kind conv with {CONV_TERMS} terms, or matmul with {MATMUL_TERMS}")
     for scaling in target.scaling:
         _check_curve(f"target {name}: scaling of {scaling.subject}", scaling.m, scaling.speedup)
     for what, residency in (("residency", target.residency), ("code_residency", target.code_residency)):
@@ -193,6 +201,7 @@ def _costs(target: Target) -> Iterator[tuple[str, float]]:
     laws: list[tuple[str, msgspec.Struct]] = [(f"linear law of {x.kernel}", x) for x in target.linear]
     laws += [(f"attention law of {x.kernel}", x) for x in target.attention]
     laws += [(f"pointwise law of {x.kind}", x) for x in target.pointwise]
+    laws += [(f"{x.kind} law of {x.form} {x.dtype}", x) for x in target.contraction]
     laws += [(f"scaling of {x.subject}", x) for x in target.scaling]
     laws += [(f"launch of {x.subject}", x) for x in target.launch]
     laws += [("correction", target.correction)] if target.correction is not None else []
@@ -213,6 +222,7 @@ def _floats(value: object) -> Iterator[float]:
 def _sourced(target: Target) -> Iterator[Sourced]:
     for group in (target.peaks, target.levels, target.linear, target.attention, target.pointwise, target.scaling):
         yield from group
+    yield from target.contraction
     yield from target.launch
     yield from (x for x in (target.residency, target.code_residency, target.correction) if x is not None)
 

@@ -5,6 +5,8 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
+import msgspec
+
 from ridgepoint.measurement.busy import check_wall, load_between, snapshot
 from ridgepoint.measurement.clock import Clock, CudaEvents, ThreadCpu, Wall
 from ridgepoint.measurement.energy import probe
@@ -12,7 +14,14 @@ from ridgepoint.measurement.joules import energy_per_step
 from ridgepoint.measurement.leaves import leaf_totals
 from ridgepoint.measurement.memory import peak_bytes, reset_peak, resident_bytes
 from ridgepoint.measurement.paired import Budget, interleave, single
-from ridgepoint.measurement.request import CalibrationRequest, PairRequest, SideRequest, SingleRequest
+from ridgepoint.measurement.request import (
+    AccuracyRequest,
+    CalibrationRequest,
+    PairRequest,
+    SideRequest,
+    SingleRequest,
+    TraceRequest,
+)
 from ridgepoint.measurement.runnable import Runnable, Weights, build_weights, runnable
 from ridgepoint.measurement.tensors import activation_bytes, stored_bytes
 
@@ -79,6 +88,20 @@ class Bench:
             **_energy({"": run.call}, run.calls, request.a.device, request.energy_s),
         }  # fmt: skip
 
+    def trace(self, request: TraceRequest) -> Iterator[dict[str, Any]]:
+        """One `done` with the workload."""
+        from ridgepoint.measurement.trace.trace import trace_file
+
+        traced = trace_file(request.path, request.name, request.dtypes)
+        yield {"kind": "done", "traced": msgspec.to_builtins(traced)}
+
+    def accuracy(self, request: AccuracyRequest) -> Iterator[dict[str, Any]]:
+        """A `window` message per window of the text; then `done`."""
+        from ridgepoint.measurement.accuracy import window_losses
+
+        self._models.clear()  # room for all sides at once
+        yield from window_losses(request)
+
     def calibrate(self, request: CalibrationRequest) -> Iterator[dict[str, Any]]:
         """A `sample` message per sample, on the CPU between `begin` and `end` of its probe; then `done`."""
         before = snapshot()
@@ -93,7 +116,14 @@ class Bench:
         workload, side, step = request.workload(), which.side(), request.step.step()
         weights_spec = "+".join(c.spelled for c in side.choices if c.AXIS not in ("batch", "launch", "threads"))
         longest = max(int(g.context) for g in step.groups)
-        key = (workload, weights_spec, which.device, longest, tuple(sorted(which.kernels.items())), request.directory)
+        key = (
+            msgspec.json.encode(workload),
+            weights_spec,
+            which.device,
+            longest,
+            tuple(sorted(which.kernels.items())),
+            request.directory,
+        )
         weights = self._models.pop(key, None)
         if weights is None:
             while len(self._models) >= _KEPT_MODELS:
@@ -106,7 +136,7 @@ class Bench:
 def _cpu_probes(request: CalibrationRequest) -> Iterator[dict[str, Any]]:
     from ridgepoint.measurement.calibrate.run import Settings, probes
 
-    for title, samples in probes(Settings(request.cache_sizes, request.cores), request.done):
+    for title, samples in probes(Settings(request.cache_sizes, request.cores, stage=request.stage), request.done):
         yield {"kind": "begin", "title": title}
         for sample in samples:
             yield {"kind": "sample", "title": title, "sample": sample}

@@ -1,11 +1,19 @@
-"""What is asked of the measuring child process, as plain JSON: a pair, one side alone, or a calibration."""
+"""What is asked of the measuring child process, as plain JSON: a pair, one side alone, a trace, or a calibration."""
+
+from typing import Any
 
 import msgspec
 
 from ridgepoint.choice import Side, resolve
-from ridgepoint.workload import Decoder, Group, LinearLayer, Step
+from ridgepoint.workload import Decoder, Group, LinearLayer, Step, Traced, Workload
 
-__all__ = ["CalibrationRequest", "PairRequest", "SideRequest", "SingleRequest", "StepRequest", "step_request"]
+__all__ = [
+    "AccuracyRequest", "CalibrationRequest", "PairRequest", "SideRequest", "SingleRequest", "StepRequest", "Subject",
+    "TextRequest", "TraceRequest", "step_request", "subject",
+]  # fmt: skip
+
+Subject = Decoder | LinearLayer | Traced
+"""What can be run."""
 
 
 class StepRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,15 +50,34 @@ class SideRequest(msgspec.Struct, frozen=True, kw_only=True):
 class _Measurable(msgspec.Struct, frozen=True, kw_only=True):
     decoder: Decoder | None = None
     linear: tuple[int, int] | None = None
+    traced: Traced | None = None
     directory: str = ""
     cache_bytes: float = 32e6
 
-    def workload(self) -> Decoder | LinearLayer:
+    def workload(self) -> Subject:
         """The noun that is to be run."""
-        if self.decoder is not None:
-            return self.decoder
-        assert self.linear is not None, "a request names a decoder or a linear layer"
+        found = self.decoder or self.traced
+        if found is not None:
+            return found
+        assert self.linear is not None, "a request names a decoder, a linear layer or a module"
         return LinearLayer(*self.linear)
+
+
+def subject(workload: Workload) -> dict[str, Any]:
+    """The fields of a request that name the workload."""
+    return {
+        "decoder": workload if isinstance(workload, Decoder) else None,
+        "linear": (workload.n, workload.k) if isinstance(workload, LinearLayer) else None,
+        "traced": workload if isinstance(workload, Traced) else None,
+    }
+
+
+class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, tag="trace"):
+    """The module that `name` of the file builds, as calls in each of the dtypes ("" is its own)."""
+
+    path: str
+    name: str
+    dtypes: tuple[str, ...] = ("",)
 
 
 class PairRequest(_Measurable, frozen=True, kw_only=True, tag="pair"):
@@ -75,6 +102,24 @@ class SingleRequest(_Measurable, frozen=True, kw_only=True, tag="single"):
     energy_s: float = 0.0
 
 
+class TextRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Which text, cut how: `protocol` is one of `measurement.text.PROTOCOLS`; `windows` of them are drawn by `seed`."""
+
+    path: str
+    protocol: str
+    windows: int
+    seed: int = 0
+
+
+class AccuracyRequest(msgspec.Struct, frozen=True, kw_only=True, tag="accuracy"):
+    """Losses of the same windows under each side; the first is the reference."""
+
+    decoder: Decoder
+    directory: str
+    sides: tuple[SideRequest, ...]
+    text: TextRequest
+
+
 class CalibrationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="calibration"):
     """All probes on this machine."""
 
@@ -84,7 +129,7 @@ class CalibrationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="calibra
     """Titles of probes that an earlier run finished: they are left out."""
     device: str = "cpu"
     stage: str = ""
-    """On a GPU: which stage of `calibrate.cuda_grid`; each is a request of its own."""
+    """On a GPU: which stage of `calibrate.cuda_grid`, each a request of its own; on a CPU "modules" or the rest."""
     limit_s: float = 60.0
     rehearse: bool = False
     """A GPU's calibration on the CPU with tiny sizes: tests the code, its figures mean nothing."""

@@ -8,23 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 from ridgepoint.choice import Side
 from ridgepoint.errors import NotSupported
-from ridgepoint.workload import Decoder, LinearLayer, Step
+from ridgepoint.measurement.module import build_user_module, module_call
+from ridgepoint.measurement.request import Subject
+from ridgepoint.measurement.rotated import rotate, rotated
+from ridgepoint.workload import Decoder, LinearLayer, Step, Traced
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Runnable", "Weights", "build_weights", "runnable"]
+    from ridgepoint.measurement.trace.load import Built
 
-_ROTATED_BYTES = 3.0
+__all__ = ["Runnable", "Weights", "build_weights", "runnable"]
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A converted model; one serves every batch of its side."""
+    """A converted model; one serves every batch of its side. `built`: of the user's module, with its example."""
 
     model: "nn.Module"
     copies: int
     random: bool
+    built: "Built | None" = None
 
 
 @dataclass
@@ -46,6 +50,8 @@ class Runnable:
     """Of a layer, rotated."""
     cache_bytes: int = 0
     """Keys and values."""
+    rows: tuple[str, ...] = ()
+    """Of a traced module: the plan's row of each operator call, in order."""
     replay: Callable[[], object] | None = None
     """`calls` steps captured as one CUDA graph, where the side asks for it and they could be captured."""
     calls: int = 1
@@ -76,7 +82,7 @@ _SMALL = 3.0
 
 
 def build_weights(
-    workload: Decoder | LinearLayer,
+    workload: Subject,
     side: Side,
     step: Step,
     kernels: Mapping[str, str],
@@ -90,7 +96,11 @@ def build_weights(
         return side.on_metal(module, plan, kernels)
 
     if isinstance(workload, LinearLayer):
-        return _rotated(workload, plan, convert, cache_bytes)
+        layers = rotated(workload, plan, convert, cache_bytes)
+        return Weights(layers, len(layers), True)
+    if isinstance(workload, Traced):
+        built = build_user_module(workload, plan)
+        return Weights(convert(built.module), 1, False, built)
     from ridgepoint.engine.build import build_random, load_safetensors
 
     shaped = replace(workload, max_position_embeddings=max(64, _longest(step)))
@@ -103,9 +113,7 @@ def build_weights(
     return Weights(build_random(shaped, plan.dtype, convert=convert, device=plan.device), 1, True)
 
 
-def runnable(
-    workload: Decoder | LinearLayer, side: Side, step: Step, weights: Weights, cache_bytes: float = 32e6
-) -> Runnable:
+def runnable(workload: Subject, side: Side, step: Step, weights: Weights, cache_bytes: float = 32e6) -> Runnable:
     """The step of `side` on `weights`; inputs and cache are random and are made here, outside of any timing."""
     import torch
 
@@ -114,13 +122,21 @@ def runnable(
     tokens = int(plan.step.tokens)
     if isinstance(workload, LinearLayer):
         x = torch.randn(tokens, workload.k).to(plan.device, dtype)
-        call, kv_bytes = _rotate(x), 0
+        call, kv_bytes = rotate(x), 0
+    elif isinstance(workload, Traced):
+        assert weights.built is not None, "a module is built with its example"
+        call, kv_bytes = module_call(plan, weights.built), 0
     else:
         call, kv_bytes = _decoder_call(workload, plan.step, plan.dtype, plan.device)
-    small = isinstance(workload, Decoder) and plan.device == "cpu" and float(plan.weight_bytes) < _SMALL * cache_bytes
-    run = Runnable(
-        weights.model, _with_threads(call, plan.threads), tokens, weights.random, small, [], weights.copies, kv_bytes
+    small = (
+        not isinstance(workload, LinearLayer)
+        and plan.device == "cpu"
+        and float(plan.weight_bytes) < _SMALL * cache_bytes
     )
+    run = Runnable(
+        weights.model, _with_threads(call, plan.threads), tokens, weights.random, small, [], weights.copies, kv_bytes,
+        workload.rows_in_order(plan.dtype) if isinstance(workload, Traced) else (),
+    )  # fmt: skip
     return _as_graph(run, _GRAPH_CALLS if isinstance(workload, LinearLayer) else 1) if plan.graph else run
 
 
@@ -156,33 +172,6 @@ def _decoder_call(workload: Decoder, step: Step, dtype: str, device: str) -> tup
         tensor.normal_()
     tokens = torch.randint(0, workload.vocab_size, (batch, new), device=device)
     return lambda model: model(tokens, cache, cached, step.logits), cache.bytes
-
-
-def _rotated(layer: LinearLayer, plan: Any, convert: Callable, cache_bytes: float) -> Weights:
-    import torch
-    from torch import nn
-
-    linear = nn.utils.skip_init(nn.Linear, layer.k, layer.n, bias=False, device=plan.device).requires_grad_(False)
-    linear.weight.normal_(std=0.02)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[plan.dtype]
-    holder = convert(nn.ModuleDict({"linear": linear.to(plan.device, dtype)}))
-    copies = max(2, int(_ROTATED_BYTES * cache_bytes / float(plan.weight_bytes) + 1))
-    modules = nn.ModuleList([holder["linear"], *(deepcopy(holder["linear"]) for _ in range(min(copies, 512) - 1))])
-    return Weights(modules, len(modules), True)
-
-
-def _rotate(x: Any) -> Callable[[Any], object]:
-    import torch
-
-    turn = 0
-
-    @torch.inference_mode()
-    def call(modules: Any) -> object:
-        nonlocal turn
-        turn = (turn + 1) % len(modules)
-        return modules[turn](x)
-
-    return call
 
 
 def _with_threads(call: Callable[[Any], object], threads: int) -> Callable[[Any], object]:

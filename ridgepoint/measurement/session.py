@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ridgepoint import errors
-from ridgepoint.measurement.request import CalibrationRequest, PairRequest, SingleRequest
+from ridgepoint.measurement.request import AccuracyRequest, CalibrationRequest, PairRequest, SingleRequest, TraceRequest
 
 __all__ = ["STEADY", "ChildDied", "Session"]
 
@@ -48,7 +48,9 @@ class Session:
     ) -> None:
         self.close()
 
-    def ask(self, request: PairRequest | SingleRequest | CalibrationRequest) -> Iterator[dict[str, Any]]:
+    def ask(
+        self, request: PairRequest | SingleRequest | TraceRequest | AccuracyRequest | CalibrationRequest
+    ) -> Iterator[dict[str, Any]]:
         """Messages up to and including `done`. Raises what the child refused, or ChildDied."""
         child = self._started()
         assert child.stdin is not None and child.stdout is not None

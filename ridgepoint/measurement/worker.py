@@ -9,11 +9,11 @@ import msgspec
 
 from ridgepoint.errors import RidgeError
 from ridgepoint.measurement.limits import die_with_parent
-from ridgepoint.measurement.request import CalibrationRequest, PairRequest, SingleRequest
+from ridgepoint.measurement.request import AccuracyRequest, CalibrationRequest, PairRequest, SingleRequest, TraceRequest
 
 __all__ = ["main"]
 
-Request = PairRequest | SingleRequest | CalibrationRequest
+Request = PairRequest | SingleRequest | TraceRequest | AccuracyRequest | CalibrationRequest
 
 
 def main() -> None:
@@ -40,6 +40,10 @@ def _answer(bench: Any, line: str) -> Iterator[dict[str, Any]]:
             yield from bench.calibrate(request)
         elif isinstance(request, PairRequest):
             yield from bench.pair(request)
+        elif isinstance(request, TraceRequest):
+            yield from bench.trace(request)
+        elif isinstance(request, AccuracyRequest):
+            yield from bench.accuracy(request)
         else:
             yield from bench.single(request)
     except RidgeError as error:

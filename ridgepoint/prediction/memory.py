@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ridgepoint.quantity import Array
-from ridgepoint.workload import DTYPE_BYTES, Linear, Plan
+from ridgepoint.workload import DTYPE_BYTES, Linear, Plan, Traced
 
 __all__ = ["MemoryNeed", "predict_memory"]
 
@@ -26,12 +26,19 @@ class MemoryNeed:
 def predict_memory(plan: Plan) -> MemoryNeed:
     """What the step holds at its peak; a training step adds gradients and AdamW's two moments in fp32."""
     weights, width = plan.weight_bytes, DTYPE_BYTES[plan.dtype]
+    model = plan.workload
+    widest = model.activation_bytes(plan.step, plan.dtype) if isinstance(model, Traced) else _widest(plan, width)
+    if plan.step.phase == "train":
+        weights = weights + plan.workload.parameters * (DTYPE_BYTES[plan.dtype] + 8)
+    kv = 0.0 if plan.step.phase == "train" else plan.kv_cache_bytes
+    return MemoryNeed(weights, kv, widest)
+
+
+def _widest(plan: Plan, width: float) -> Array:
+    """Inputs and outputs of the widest linear layer; a gated one has two outputs."""
     widest: Array = 0.0
     for op in plan.ops:
         if isinstance(op, Linear) and op.sweep == "forward":
             live = width * op.m * (op.k + 2 * op.n if op.role == "mlp.in" else op.k + op.n)
             widest = np.maximum(widest, live)
-    if plan.step.phase == "train":
-        weights = weights + plan.workload.parameters * (DTYPE_BYTES[plan.dtype] + 8)
-    kv = 0.0 if plan.step.phase == "train" else plan.kv_cache_bytes
-    return MemoryNeed(weights, kv, widest)
+    return widest

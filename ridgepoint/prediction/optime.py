@@ -7,8 +7,10 @@ import numpy as np
 from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import LinearLaw, Target
 from ridgepoint.hardware.law import decode_terms, prefill_terms
+from ridgepoint.prediction.contraction import contraction_time
+from ridgepoint.prediction.used import Used, far_share, scaling_of
 from ridgepoint.quantity import Array
-from ridgepoint.workload import Attention, Linear, Op, Pointwise
+from ridgepoint.workload import Attention, Conv, Linear, Matmul, Op, Pointwise
 
 __all__ = ["OpTime", "op_time"]
 
@@ -22,7 +24,7 @@ class OpTime:
 
     op: Op
     seconds: Array
-    laws: tuple["Used", ...]
+    laws: tuple[Used, ...]
 
     @property
     def kernel(self) -> str:
@@ -32,20 +34,6 @@ class OpTime:
     def sigma(self) -> Array:
         """Relative error of the law in use."""
         return sum((law.where * float(np.hypot(law.sigma, law.common)) for law in self.laws), start=0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """A kernel, the points `where` it is used (1, or 0 and 1 along a sweep), and the relative error of its law.
-
-    `sigma` is the error at one shape, independent of that at another; `common` is the kernel's error in networks as a
-    whole, the same for all its operators.
-    """
-
-    kernel: str
-    sigma: float
-    where: Array = 1.0
-    common: float = 0.0
 
 
 def op_time(op: Op, target: Target, miss: Array, code_miss: Array, threads: int) -> OpTime:
@@ -59,6 +47,8 @@ def op_time(op: Op, target: Target, miss: Array, code_miss: Array, threads: int)
         seconds, laws = _linear(op, target, miss, code_miss, threads)
     elif isinstance(op, Attention):
         seconds, laws = _attention(op, target, code_miss, threads)
+    elif isinstance(op, Conv | Matmul):
+        seconds, laws = contraction_time(op, target, threads)
     else:
         assert isinstance(op, Pointwise), f"no law for {op}"
         seconds, laws = _pointwise(op, target, code_miss, threads)
@@ -79,7 +69,7 @@ def _linear(op: Linear, target: Target, miss: Array, code_miss: Array, threads: 
         )
     rows = op.m / op.active  # of a mixture: a call per expert that is chosen, with its share of the rows
     times = [
-        op.active * law.seconds(rows, op.n, op.k, miss, code_miss) / _scaling(target, law.kernel, rows, threads)
+        op.active * law.seconds(rows, op.n, op.k, miss, code_miss) / scaling_of(target, law.kernel, rows, threads)
         for law in laws
     ]
     table = np.stack(np.broadcast_arrays(*times))
@@ -119,7 +109,7 @@ def _attention(op: Attention, target: Target, code_miss: Array, threads: int) ->
         seconds = seconds + np.where(np.asarray(g.new) <= 1, decode, prefill)
     factor = 1.0 if op.sweep == "forward" else 2.5
     seconds = law.composed * (seconds + code_miss * law.cold_code_s)
-    seconds = factor * seconds / _scaling(target, "attention", op.groups[0].count, threads)
+    seconds = factor * seconds / scaling_of(target, "attention", op.groups[0].count, threads)
     return seconds, (Used(law.kernel, law.sigma, 1.0, law.sigma_composed),)
 
 
@@ -131,25 +121,11 @@ def _pointwise(op: Pointwise, target: Target, code_miss: Array, threads: int) ->
     if law is None:
         have = sorted({x.dtype for x in target.pointwise if x.kind == op.kind})
         raise NotSupported(f"{target.name} has no {op.kind} for {op.dtype}; it has {', '.join(have) or 'none'}")
-    seconds = law.seconds(op.rows, op.cols, code_miss) / _scaling(target, "pointwise", op.rows, threads)
+    far = far_share(op.bytes, target) if law.far_element_s else 0.0
+    seconds = law.seconds(op.rows, op.cols, code_miss, far) / scaling_of(target, "pointwise", op.rows, threads)
     return seconds, (Used(op.kind, law.sigma, 1.0, law.sigma_composed),)
 
 
 _BY_BYTES = frozenset({"adamw", "cross_entropy", "route"})
 """Of training and of mixtures of experts, which are on paper only."""
 _UNMEASURED_SIGMA = 0.3
-
-
-def _scaling(target: Target, subject: str, m: Array, threads: int) -> Array:
-    if threads == 1:
-        return 1.0
-    for law in target.scaling:
-        if law.subject == subject and law.threads == threads:
-            return law.at(m)
-    known = ", ".join(map(str, sorted({law.threads for law in target.scaling} | {1})))
-    why = (
-        f"; {said}; `ridge calibrate` on an idle machine measures them"
-        if (said := target.checks.get("threads"))
-        else ""
-    )
-    raise NotSupported(f"{target.name} is not calibrated for {threads} threads with {subject}, only for {known}{why}")

@@ -1,10 +1,10 @@
 """An answer as one HTML page that stands alone: question, verdict, charts, figures, and how they were measured."""
 
-from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
 from ridgepoint.quantity import show_bytes, show_ratio
+from ridgepoint.report.accuracy_words import accuracy_lines, accuracy_method
 from ridgepoint.report.charts import (
     COLOURS,
     OTHERS,
@@ -15,13 +15,14 @@ from ridgepoint.report.charts import (
     speedup_scale,
     step_chart,
 )
+from ridgepoint.report.html_operators import operators_section, record_section
+from ridgepoint.report.markup import cell, escaped, fact_list, figure, legend, scrolling_table
 from ridgepoint.report.words import (
     ABSENT,
     DEFINITIONS,
     absent_reason,
     batches,
     bounds_words,
-    clean,
     error_of,
     factor,
     flip_words,
@@ -51,33 +52,29 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 def answer_html(answer: Answer) -> str:
     """The page. The same answer gives the same text; nothing is requested from anywhere and nothing is run."""
     sections = (
-        _head(answer), _speedups(answer), _table_section(answer), _times(answer), _memory(answer), _method(answer),
-        _machine(answer), _flags(answer), _definitions(),
+        _head(answer), _speedups(answer), _table_section(answer), _times(answer), operators_section(answer.bet),
+        _memory(answer), record_section(answer), _method(answer), _machine(answer), _flags(answer), _definitions(),
     )  # fmt: skip
     style = files("ridgepoint.report").joinpath("page.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">\n<link rel="icon" href="data:,">\n'
-        f"<title>{_text(question(answer.bet))}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escaped(question(answer.bet))}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(sections)
         + "\n</main>\n</body>\n</html>\n"
     )
 
 
-def _text(value: object) -> str:
-    return escape(clean(value))
-
-
 def _head(answer: Answer) -> str:
     bet = answer.bet
-    lines = "".join(f"<p>{_text(text)}</p>" for text in verdicts(answer))
+    lines = "".join(f"<p>{escaped(text)}</p>" for text in verdicts(answer))
     cards = "".join(_card(answer, curve) for curve in bet.curves)
     return (
-        f'<header>\n<p class="kicker">Ridgepoint · a bet, settled · {_text(answer.created[:10])}</p>\n'
-        f"<h1>{_text(question(bet))}</h1>\n"
-        f'<div class="verdict">{lines}</div>\n<p class="soft">Stated before measuring: “{_text(bet.statement)}”. '
-        f'{_text(_weights(bet))}</p>\n</header>\n<div class="cards">{cards}</div>'
+        f'<header>\n<p class="kicker">Ridgepoint · a bet, settled · {escaped(answer.created[:10])}</p>\n'
+        f"<h1>{escaped(question(bet))}</h1>\n"
+        f'<div class="verdict">{lines}</div>\n<p class="soft">Stated before measuring: “{escaped(bet.statement)}”. '
+        f'{escaped(_weights(bet))}</p>\n</header>\n<div class="cards">{cards}</div>'
     )
 
 
@@ -94,7 +91,7 @@ def _card(answer: Answer, curve: Curve) -> str:
     ends = known[:1] + known[-1:] if len(known) > 1 else known
     big = "".join(
         f"<div><span>batch {p.batch}, predicted {factor(p.predicted_speedup)}</span>"
-        f"<b>{_text(_outcome(p, answer.bet.tie))}</b></div>"
+        f"<b>{escaped(_outcome(p, answer.bet.tie))}</b></div>"
         for p in ends
     )
     score = tally(points, answer.bet.tie)
@@ -108,9 +105,9 @@ def _card(answer: Answer, curve: Curve) -> str:
         ("sign right", f"{score.right} of {score.signs} (roofline {score.roofline_right})"),
         ("inside 80 %", f"{score.inside} of {score.measured} measured points"),
     ]
-    rows = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in facts)
+    rows = "".join(f"<dt>{escaped(name)}</dt><dd>{escaped(value)}</dd>" for name, value in facts)
     body = big or "<div><b>not measured</b></div>"
-    title = f"{_text(curve.b)} against {_text(answer.bet.a.text)}"
+    title = f"{escaped(curve.b)} against {escaped(answer.bet.a.text)}"
     return f'<section class="card"><h3>{title}</h3><div class="big">{body}</div><dl>{rows}</dl></section>'
 
 
@@ -128,19 +125,6 @@ def _flip_number(flip: Flip | None) -> str:
     return flip_words(flip, ()).removeprefix("batch ")
 
 
-def _legend(keys: Iterable[tuple[str, str]]) -> str:
-    return (
-        '<ul class="legend">'
-        + "".join(f'<li><span class="key {style}"></span>{_text(word)}</li>' for style, word in keys)
-        + "</ul>"
-    )
-
-
-def _figure(title: str, chart: str, caption: str = "") -> str:
-    tail = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return f"<figure><h3>{_text(title)}</h3>{chart}{tail}</figure>"
-
-
 def _speedups(answer: Answer) -> str:
     bet = answer.bet
     scale = speedup_scale(answer)
@@ -155,31 +139,15 @@ def _speedups(answer: Answer) -> str:
         ("line", "B predicted"),
         ("seen", "B measured"),
     )
-    speed = [_figure(f"{c.b}: speed-up over {bet.a.text}", speedup_chart(answer, c, scale)) for c in bet.curves]
+    speed = [figure(f"{c.b}: speed-up over {bet.a.text}", speedup_chart(answer, c, scale)) for c in bet.curves]
     steps = [
-        _figure(f"{bet.a.text} and {c.b}: time of a step", step_chart(answer, c), _legend(step_keys))
-        for c in bet.curves
+        figure(f"{bet.a.text} and {c.b}: time of a step", step_chart(answer, c), legend(step_keys)) for c in bet.curves
     ]
     return (
         '<h2>Predicted and measured</h2>\n<p class="soft">Above the dashed line B is faster. Both axes are '
         "logarithmic; point at a dot, or reach it with Tab, to read it.</p>\n"
-        f'{_legend(keys)}\n<div class="charts">{"".join([*speed, *steps])}</div>'
+        f'{legend(keys)}\n<div class="charts">{"".join([*speed, *steps])}</div>'
     )
-
-
-def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells are markup already; `head` and `caption` are text. The table scrolls by itself where it is too wide."""
-    top = "".join(f'<th scope="col">{_text(word)}</th>' for word in head)
-    body = "\n".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(caption)}">'
-        f"<table><caption>{_text(caption)}</caption><thead><tr>{top}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
-    )
-
-
-def _cell(text: str, span_columns: int = 1, style: str = "") -> str:
-    extra = (f' colspan="{span_columns}"' if span_columns > 1 else "") + (f' class="{style}"' if style else "")
-    return f"<td{extra}>{_text(text)}</td>"
 
 
 def _table_section(answer: Answer) -> str:
@@ -201,7 +169,7 @@ def _table_section(answer: Answer) -> str:
         points = points_of(answer, curve)
         ceilings = dict(zip(curve.batch, curve.ceiling, strict=False))
         rows = [_speed_row(p, answer.bet.tie, ceilings.get(p.batch)) for p in points]
-        parts.append(_table(f"{curve.b} over {answer.bet.a.text}: speed-up", head, rows))
+        parts.append(scrolling_table(f"{curve.b} over {answer.bet.a.text}: speed-up", head, rows))
         steps = (
             "batch",
             "A predicted",
@@ -213,29 +181,31 @@ def _table_section(answer: Answer) -> str:
             "rounds",
             "spread",
         )
-        inner = _table(f"Time of a step, A {answer.bet.a.text} and B {curve.b}", steps, [_step_row(p) for p in points])
+        inner = scrolling_table(
+            f"Time of a step, A {answer.bet.a.text} and B {curve.b}", steps, [_step_row(p) for p in points]
+        )
         parts.append(f"<details><summary>Step times behind it</summary>{inner}</details>")
     return "\n".join(parts)
 
 
 def _speed_row(point: Point, tie: float, ceiling: float | None) -> list[str]:
     cells = [
-        _cell(str(point.batch)),
-        _cell(factor(point.predicted_speedup)),
-        _cell(span(point.predicted_low, point.predicted_high)),
+        cell(str(point.batch)),
+        cell(factor(point.predicted_speedup)),
+        cell(span(point.predicted_low, point.predicted_high)),
     ]
     if point.measured_speedup is None:
-        cells.append(_cell(f"not measured: {absent_reason(point)}", 5, "reason"))
+        cells.append(cell(f"not measured: {absent_reason(point)}", 5, "reason"))
     else:
         sign = sign_of(point, point.predicted_speedup, tie)
         cells += [
-            _cell(factor(point.measured_speedup)),
-            _cell(span(point.measured_low, point.measured_high)),
-            _cell(signed(error_of(point))),
+            cell(factor(point.measured_speedup)),
+            cell(span(point.measured_low, point.measured_high)),
+            cell(signed(error_of(point))),
         ]
-        cells += [_cell("yes" if inside(point) else "no"), _cell(sign, 1, _judge(sign))]
+        cells += [cell("yes" if inside(point) else "no"), cell(sign, 1, _judge(sign))]
     theirs = sign_of(point, point.roofline_speedup, tie)
-    return [*cells, _cell(factor(point.roofline_speedup)), _cell(theirs, 1, _judge(theirs)), _cell(factor(ceiling))]
+    return [*cells, cell(factor(point.roofline_speedup)), cell(theirs, 1, _judge(theirs)), cell(factor(ceiling))]
 
 
 def _judge(sign: str) -> str:
@@ -259,7 +229,7 @@ def _step_row(point: Point) -> list[str]:
         str(point.rounds or ABSENT),
         given(point.spread, percent),
     )
-    return [_cell(text) for text in cells]
+    return [cell(text) for text in cells]
 
 
 def _times(answer: Answer) -> str:
@@ -269,22 +239,22 @@ def _times(answer: Answer) -> str:
     if not ends:
         return ""
     colours = operator_colours(sides)
-    figures = [_figure(f"batch {batch}", share_chart(batch, _bars(bet, batch), colours)) for batch in ends]
+    figures = [figure(f"batch {batch}", share_chart(batch, _bars(bet, batch), colours)) for batch in ends]
     keys = [(f"c{i}", name) for name, i in colours.items()]
     named = {name for side in sides for shares in side.shares.values() for name in shares}
     keys += [(f"c{COLOURS}", OTHERS)] if len(named) > len(colours) else []
     rows = [
         [
-            f'<th scope="row">{_text(name)}</th>',
-            *(_cell(given(side.shares[b].get(name), percent)) for side in sides for b in ends if b in side.shares),
+            f'<th scope="row">{escaped(name)}</th>',
+            *(cell(given(side.shares[b].get(name), percent)) for side in sides for b in ends if b in side.shares),
         ]
         for name in [*colours, *sorted(named - set(colours))]
     ]
     head = ["operator", *(f"{side.text}, batch {b}" for side in sides for b in ends if b in side.shares)]
     return (
         '<h2>Where the time goes</h2>\n<p class="soft">Predicted. A bar is as long as its side\'s step; beside it, '
-        f'what the side waits for.</p>\n{_legend(keys)}\n<div class="charts">{"".join(figures)}</div>\n'
-        f"<details><summary>The same as a table</summary>{_table('Share of the predicted step', head, rows)}</details>"
+        f'what the side waits for.</p>\n{legend(keys)}\n<div class="charts">{"".join(figures)}</div>\n'
+        f"<details><summary>The same as a table</summary>{scrolling_table('Share of the predicted step', head, rows)}</details>"
     )
 
 
@@ -306,8 +276,8 @@ def _bars(bet: Bet, batch: str) -> list[tuple[str, float | None, SideCard]]:
 def _memory(answer: Answer) -> str:
     bet = answer.bet
     sides = (bet.a, *bet.b)
-    chart = _figure(
-        f"at batch {bet.grid[-1]}", memory_chart(sides), _legend((("w", "weights"), ("m", "KV cache and activations")))
+    chart = figure(
+        f"at batch {bet.grid[-1]}", memory_chart(sides), legend((("w", "weights"), ("m", "KV cache and activations")))
     )
     peak = [
         f"{p.b} at batch {p.batch}: {show_bytes(p.peak_memory_bytes)}"
@@ -315,13 +285,17 @@ def _memory(answer: Answer) -> str:
         if p.peak_memory_bytes is not None
     ]
     rows = [("peak of the measuring process", text) for text in peak]
-    rows += [("energy", _block(answer.energy)), ("accuracy", _block(answer.accuracy))]
+    rows += [("energy", _block(answer.energy)), *(("accuracy", words) for words in accuracy_lines(answer.accuracy))]
+    if method := accuracy_method(answer.accuracy):
+        rows.append(("how accuracy was measured", method))
     rows += [
         ("energy", f"{p.b} at batch {p.batch}: A {p.energy_a_j:.3g} J, B {p.energy_b_j:.3g} J per step")
         for p in answer.points
         if p.energy_a_j is not None and p.energy_b_j is not None
     ]
-    return f'<h2>Memory, energy, accuracy</h2>\n<div class="charts">{chart}<div class="card">{_facts(rows)}</div></div>'
+    return (
+        f'<h2>Memory, energy, accuracy</h2>\n<div class="charts">{chart}<div class="card">{fact_list(rows)}</div></div>'
+    )
 
 
 def _block(block: dict[str, object]) -> str:
@@ -334,14 +308,6 @@ def _block(block: dict[str, object]) -> str:
         if isinstance(value, str | int | float) and not isinstance(value, bool)
     ]
     return ", ".join(plain) or ("measured, see below" if block.get("measured") else "absent: no reason recorded")
-
-
-def _facts(rows: Iterable[tuple[str, str]]) -> str:
-    return (
-        '<dl class="facts">'
-        + "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in rows)
-        + "</dl>"
-    )
 
 
 def _method(answer: Answer) -> str:
@@ -363,16 +329,16 @@ def _method(answer: Answer) -> str:
         rows += [("kernel", f"{kernel} for {operators}") for kernel, operators in kernel_lines(side.kernels)]
         rows += [("waits for", f"batch {batch}: {bounds_words(shares, 4)}") for batch, shares in side.bounds.items()]
     loads = [
-        [_cell(f"{p.b}, batch {p.batch}"), _cell(p.load or ABSENT, 1, "reason"), _cell(p.record or ABSENT)]
+        [cell(f"{p.b}, batch {p.batch}"), cell(p.load or ABSENT, 1, "reason"), cell(p.record or ABSENT)]
         for p in answer.points
     ]
     table = (
-        _table("Machine load and record of each point", ("point", "load while measuring", "record"), loads)
+        scrolling_table("Machine load and record of each point", ("point", "load while measuring", "record"), loads)
         if loads
         else ""
     )
     details = f"<details><summary>Load and record of each point</summary>{table}</details>" if table else ""
-    return f"<h2>How it was measured</h2>\n{_facts(rows)}\n{details}"
+    return f"<h2>How it was measured</h2>\n{fact_list(rows)}\n{details}"
 
 
 def _machine(answer: Answer) -> str:
@@ -381,7 +347,7 @@ def _machine(answer: Answer) -> str:
     rows += [(str(name), str(value)) for name, value in sorted(answer.machine.items())]
     rows += [(str(name), str(value)) for name, value in sorted(answer.versions.items())]
     rows += [("bet", answer.id), ("stored", answer.created), ("sha256 of the bet", answer.digest)]
-    return f"<h2>Machine and versions</h2>\n{_facts(rows)}"
+    return f"<h2>Machine and versions</h2>\n{fact_list(rows)}"
 
 
 def _flags(answer: Answer) -> str:
@@ -393,10 +359,10 @@ def _flags(answer: Answer) -> str:
         return "<h2>Flags</h2>\n<p>None.</p>"
     return (
         '<h2>Flags</h2>\n<ul class="flags">'
-        + "".join(f"<li>{_text(flag)}</li>" for flag in dict.fromkeys(items))
+        + "".join(f"<li>{escaped(flag)}</li>" for flag in dict.fromkeys(items))
         + "</ul>"
     )
 
 
 def _definitions() -> str:
-    return f"<h2>Definitions</h2>\n{_facts(DEFINITIONS.items())}"
+    return f"<h2>Definitions</h2>\n{fact_list(DEFINITIONS.items())}"

@@ -7,6 +7,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from ridgepoint.quantity import show_bytes, show_time
+from ridgepoint.report.accuracy_words import accuracy_lines
 from ridgepoint.report.chart_terminal import LEGEND, speedup_chart
 from ridgepoint.report.grid_terminal import add, grid, heading, line, pairs
 from ridgepoint.report.scale import log_scale
@@ -203,9 +204,10 @@ def _footer(answer: Answer) -> Iterator[tuple[str, str]]:
                 f"{curve.b}: {show_bytes(side.memory_bytes)}, "
                 f"{answer.bet.a.text}: {show_bytes(answer.bet.a.memory_bytes)}",
             )
-    for name, block in (("energy", answer.energy), ("accuracy", answer.accuracy)):
-        if "reason" in block:
-            yield name, str(block["reason"])
+    if "reason" in answer.energy:
+        yield "energy", str(answer.energy["reason"])
+    for words in accuracy_lines(answer.accuracy):
+        yield "accuracy", words
     for point in answer.points:
         if point.energy_a_j is not None and point.energy_b_j is not None:
             yield (

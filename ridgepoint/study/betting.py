@@ -8,14 +8,14 @@ import msgspec
 import numpy as np
 
 from ridgepoint.choice import Side
-from ridgepoint.prediction import Z80, StepTime, predict_memory, ratio_sigma, roofline_seconds, step_time
-from ridgepoint.prediction.roofline import bound_of
+from ridgepoint.prediction import Z80, StepTime, ratio_sigma, roofline_seconds, step_time
 from ridgepoint.quantity import show_ratio
-from ridgepoint.study.document import Bet, Curve, Flip, SideCard
+from ridgepoint.study.cards import roofs, side_card
+from ridgepoint.study.document import Bet, Curve, Flip
 from ridgepoint.study.question import Question, step_for
-from ridgepoint.workload import Attention, Linear, Plan
+from ridgepoint.workload import Plan
 
-__all__ = ["FLIP_EFFECT", "TIE", "Cell", "cell", "crossing_of", "kernels_of", "place_bet", "stated"]
+__all__ = ["FLIP_EFFECT", "TIE", "Cell", "cell", "crossing_of", "place_bet", "stated"]
 
 TIE = 0.03
 """Speed-ups within 3 % of 1 are ties, for predictions and measurements alike."""
@@ -78,21 +78,18 @@ def place_bet(question: Question) -> Bet:
         cells = {batch: cell(question, side, batch) for batch in question.grid}
         curves.append(_curve(text, cells))
         flips[text] = _flip(question, side, cells)
-        cards.append(_card(question, text, side, {batch: (c.b, c.plan_b) for batch, c in cells.items()}))
+        cards.append(side_card(question.target, text, side, {batch: (c.b, c.plan_b) for batch, c in cells.items()}))
     first = {batch: cell(question, question.b[0], batch) for batch in question.grid}
-    a_card = _card(question, question.a_text, question.a, {batch: (c.a, c.plan_a) for batch, c in first.items()})
+    a_card = side_card(
+        question.target, question.a_text, question.a, {batch: (c.a, c.plan_a) for batch, c in first.items()}
+    )
     return Bet(
         model=question.workload.name, shape=msgspec.to_builtins(question.workload),
         random_weights=not question.directory, phase=question.phase, context=question.context,
         new=question.new, grid=question.grid, device=question.device, target=question.target.name,
         target_date=question.target.date, machine_id=question.target.machine_id, a=a_card, b=tuple(cards),
-        curves=tuple(curves), flips=flips, tie=TIE, statement=_statement(question, curves, flips),
+        curves=tuple(curves), flips=flips, tie=TIE, roofs=roofs(question.target), statement=_statement(question, curves, flips),
     )  # fmt: skip
-
-
-def kernels_of(time: StepTime) -> dict[str, str]:
-    """Linear operator -> the kernel that the prediction names."""
-    return {t.op.name: t.kernel for t in time.ops if isinstance(t.op, Linear)}
 
 
 def _curve(text: str, cells: Mapping[int, Cell]) -> Curve:
@@ -135,38 +132,6 @@ def crossing_of(batches: list[int], logs: "np.ndarray") -> float | None:
             share = left / (left - right) if left != right else 0.0
             return float(math.exp(math.log(batches[i - 1]) + share * math.log(batches[i] / batches[i - 1])))
     return None
-
-
-def _card(question: Question, text: str, side: Side, steps: Mapping[int, tuple[StepTime, Plan]]) -> SideCard:
-    first, last = min(steps), max(steps)
-    bounds, shares = {}, {}
-    for batch in sorted({first, last}):
-        time, plan = steps[batch]
-        bounds[str(batch)], shares[str(batch)] = _breakdown(time, question)
-    plan = steps[last][1]
-    return SideCard(
-        text=text, spec=side.spec, kernels=kernels_of(steps[first][0]), memory_bytes=float(predict_memory(plan).total_bytes),
-        weight_bytes=float(plan.weight_bytes), bounds=bounds, shares=shares,
-    )  # fmt: skip
-
-
-def _breakdown(time: StepTime, question: Question) -> tuple[dict[str, float], dict[str, float]]:
-    bounds: dict[str, float] = {}
-    shares: dict[str, float] = {}
-    total = float(time.seconds)
-    for t in time.ops:
-        share = float(t.seconds) / total
-        bound = bound_of(t.op, float(t.seconds), question.target, float(time.miss)) or "unknown"
-        bounds[bound] = bounds.get(bound, 0.0) + share
-        group = (
-            t.op.role if isinstance(t.op, Linear) else "attention" if isinstance(t.op, Attention) else "other operators"
-        )
-        shares[group] = shares.get(group, 0.0) + share
-    waiting = 1.0 - float(time.device_s) / total
-    if waiting > 0.005:  # the device waits for the host's launches
-        bounds["dispatch"] = bounds.get("dispatch", 0.0) + waiting
-        shares["waiting for launches"] = waiting
-    return bounds, shares
 
 
 def _statement(question: Question, curves: list[Curve], flips: Mapping[str, Flip | None]) -> str:

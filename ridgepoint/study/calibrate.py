@@ -23,24 +23,41 @@ OnSample = Callable[[str, int], None]
 
 def calibrate(
     store: Store, provenance: Provenance, on_sample: OnSample, device: str = "cpu", name: str = "",
-    limit_s: float = 260.0, rehearse: bool = False, fresh: bool = False,
+    limit_s: float = 260.0, rehearse: bool = False, fresh: bool = False, stage: str = "",
 ) -> tuple[Target, Path]:  # fmt: skip
     """Run all probes, each a record as soon as it is finished; fit; save `<host>.calibrated.toml`.
 
     A calibration that was killed or interrupted goes on with the probes that it has not finished, within an hour and
     unless `fresh`; MachineBusy if another one is running. `refit` makes the same target from the stored probes again.
     `limit_s` and `rehearse` are for a GPU: the longest time that its stages may take, and a run of their code on the
-    CPU whose figures mean nothing.
+    CPU whose figures mean nothing. `stage` "modules" measures what modules beyond decoders are made of, and joins it to
+    the newest calibration of this machine, which is made first where there is none.
     """
     with claimed(store):
-        return _calibrate(store, provenance, on_sample, device, name, limit_s, rehearse, fresh)
+        base = None
+        if stage:
+            base = _newest(store, provenance, device)
+            if base is None:
+                _calibrate(store, provenance, on_sample, device, name, limit_s, rehearse, fresh)
+                base = _newest(store, provenance, device)
+        return _calibrate(store, provenance, on_sample, device, name, limit_s, rehearse, fresh, stage, base)
+
+
+def _newest(store: Store, provenance: Provenance, device: str) -> Record | None:
+    """The newest whole calibration of this machine and device."""
+    mine = [
+        r for r in store.records(kind="calibration")
+        if r.body.get("device", "cpu") == device and not r.body.get("stage")
+        and r.body["machine"].get("machine_id") == provenance.machine.get("machine_id")
+    ]  # fmt: skip
+    return mine[-1] if mine else None
 
 
 def _calibrate(
     store: Store, provenance: Provenance, on_sample: OnSample, device: str, name: str,
-    limit_s: float, rehearse: bool, fresh: bool,
+    limit_s: float, rehearse: bool, fresh: bool, stage: str = "", base: Record | None = None,
 ) -> tuple[Target, Path]:  # fmt: skip
-    run = open_run(store, provenance, device, rehearse, fresh)
+    run = open_run(store, provenance, device, rehearse, fresh, stage)
     kept = kept_probes(store, run.id)
     count = sum(len(p.samples) for p in kept)
     if kept:
@@ -56,12 +73,14 @@ def _calibrate(
         if device == "cuda":
             probes = cuda_probes(session, sampled, done, loads, limit_s, rehearse)
         else:
-            probes = _cpu_probes(session, sampled, done, loads, provenance.machine)
+            probes = _cpu_probes(session, sampled, done, loads, provenance.machine, stage)
         for probe in probes:
             keep_probe(store, run, probe, provenance)
     flags = [*(["rehearsal"] if rehearse else []), *(["resumed"] if kept else [])]
     ids = [r.id for r in store.records(kind="probe", study=run.id)]
     content = {"load": "; ".join(loads), "device": device, "probes": ids}
+    if base is not None:
+        content |= {"stage": stage, "base": base.id}
     record = new_record("calibration", content, provenance, study=run.id, flags=flags)
     store.append(record)
     target = refit(store, record, name or host_name(device))
@@ -69,7 +88,8 @@ def _calibrate(
 
 
 def _cpu_probes(
-    session: Session, sampled: Callable[[str], None], done: tuple[str, ...], loads: list[str], machine: Mapping[str, Any]
+    session: Session, sampled: Callable[[str], None], done: tuple[str, ...], loads: list[str],
+    machine: Mapping[str, Any], stage: str,
 ) -> Iterator[Probe]:  # fmt: skip
     """Each probe that is not done, as soon as it is finished; the load meanwhile is appended to `loads`.
 
@@ -79,7 +99,8 @@ def _cpu_probes(
     titles, title = list(done), ""
     while True:
         samples: list[dict[str, Any]] = []
-        request = CalibrationRequest(cache_sizes=sizes, cores=int(machine.get("cores_usable") or 1), done=tuple(titles))
+        cores = int(machine.get("cores_usable") or 1)
+        request = CalibrationRequest(cache_sizes=sizes, cores=cores, done=tuple(titles), stage=stage)
         try:
             for message in session.ask(request):
                 match message["kind"]:

@@ -22,6 +22,7 @@ from ridgepoint.study.fit import (
     merge_rounds,
 )
 from ridgepoint.study.fit_cache import fit_code_residency, with_displacement
+from ridgepoint.study.fit_modules import with_modules
 from ridgepoint.study.net import net_plan
 from ridgepoint.workload import Linear, arithmetic_dtype
 
@@ -58,7 +59,7 @@ def build_target(
         code_residency=fit_code_residency(samples, source),
         sources={source: f"ridge calibrate, record {record}, {date}"},
     )
-    target = gpu_target(target, samples, source) if gpu else target
+    target = gpu_target(target, samples, source) if gpu else with_modules(target, samples, source)
     target = _with_cold_code(target, cold_code(samples))
     target = _with_correction(target, samples, source) if gpu else with_context(target, samples, source)
     return msgspec.structs.replace(target, checks={**_checks(target, samples, repeats), **gpu_checks(samples)})

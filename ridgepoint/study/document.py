@@ -1,10 +1,46 @@
 """The documents of a bet: what was predicted and hashed, what was then measured, and what follows."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-__all__ = ["Answer", "Bet", "Curve", "Flip", "Point", "SideCard", "answer_from", "bet_from", "plain"]
+__all__ = [
+    "Answer", "Bet", "Curve", "Flip", "OpCard", "Point", "RecordRow", "Roof", "SideCard", "answer_from", "bet_from", "plain",
+]  # fmt: skip
+
+
+class OpCard(msgspec.Struct, frozen=True, kw_only=True):
+    """One operator of a side as predicted: all its calls in a step."""
+
+    name: str
+    kind: str
+    kernel: str
+    time_s: float
+    flops: float
+    bytes: float
+    bound: str
+
+
+class Roof(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit of the machine: bytes/s of a level of memory, or FLOP/s of a dtype."""
+
+    kind: Literal["memory", "compute"]
+    name: str
+    per_s: float
+
+
+class RecordRow(msgspec.Struct, frozen=True, kw_only=True):
+    """How right earlier bets of a kind were on this machine, as known when a bet was settled."""
+
+    group: str
+    points: int
+    step_error: float
+    """Mean of |predicted / measured - 1| of step times."""
+    sign_right: int
+    sign_n: int
+    """Of effects beyond 10 %."""
+    inside: float | None
+    """Share of measured speed-ups inside their 80 % intervals."""
 
 
 class SideCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +57,8 @@ class SideCard(msgspec.Struct, frozen=True, kw_only=True):
     """Batch -> {bound: share of the predicted time}."""
     shares: dict[str, dict[str, float]]
     """Batch -> {operator: share of the predicted time}."""
+    ops: dict[str, tuple[OpCard, ...]] = {}
+    """Batch -> its operators, longest first."""
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +106,7 @@ class Bet(msgspec.Struct, frozen=True, kw_only=True):
     flips: dict[str, Flip | None]
     tie: float
     """Speed-ups within this of 1 are a tie; fixed beforehand."""
+    roofs: tuple[Roof, ...] = ()
     statement: str
     flags: tuple[str, ...] = ()
 
@@ -122,6 +161,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: dict[str, Any]
     energy: dict[str, Any]
     verdict: str
+    record: tuple[RecordRow, ...] = ()
+    """The score of the bets that were settled before this one."""
     complete: bool = True
     """False where Ctrl-C came before the last point: the bet stays open, and the same command goes on with it."""
     flags: tuple[str, ...] = ()

@@ -36,10 +36,12 @@ def claimed(store: Store) -> Iterator[None]:
         yield
 
 
-def open_run(store: Store, provenance: Provenance, device: str, rehearse: bool = False, fresh: bool = False) -> Record:
+def open_run(
+    store: Store, provenance: Provenance, device: str, rehearse: bool = False, fresh: bool = False, stage: str = ""
+) -> Record:
     """The newest calibration of this machine, these versions and this device, if it is unfinished and began within the
     last hour, else a new one. `fresh`, and a checkout with uncommitted changes: a new one in any case."""
-    what = {"device": device, "rehearse": rehearse, "versions": dict(provenance.versions)}
+    what = {"device": device, "rehearse": rehearse, "stage": stage, "versions": dict(provenance.versions)}
     key = digest({**what, "machine": str(provenance.machine.get("machine_id", ""))})
     if not fresh and not str(provenance.versions.get("commit", "")).endswith("-dirty"):
         mine = [run for run in store.records(kind="calibration-run") if run.body.get("key") == key]
@@ -73,4 +75,6 @@ def samples_of(store: Store, calibration: Record) -> list[dict[str, Any]]:
     here = {r.id: r.body["samples"] for r in store.records(kind="probe", study=calibration.study)} if wanted else {}
     if not wanted or not here.keys() >= set(wanted):
         raise BadInput(f"calibration {calibration.id}: its probes are not all in this store; import them with it")
-    return [sample for id in wanted for sample in here[id]]
+    base = calibration.body.get("base")
+    before = samples_of(store, store.get(str(base), kind="calibration")) if base else []
+    return [*before, *(sample for id in wanted for sample in here[id])]

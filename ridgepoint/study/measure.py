@@ -7,28 +7,17 @@ from ridgepoint.choice import Side, resolve
 from ridgepoint.engine.runs import check_runs
 from ridgepoint.errors import BadInput, DoesNotFit
 from ridgepoint.hardware import HOST, Target
-from ridgepoint.measurement.request import SideRequest, SingleRequest, step_request
+from ridgepoint.measurement.request import SideRequest, SingleRequest, step_request, subject
 from ridgepoint.measurement.session import Session
 from ridgepoint.prediction import predict, predict_memory, step_time
 from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.quantity import show_bytes
 from ridgepoint.result import OpRow, Result, Value
-from ridgepoint.study.betting import kernels_of
+from ridgepoint.study.cards import kernels_of
+from ridgepoint.study.modules import subject_named
 from ridgepoint.study.provenance import provenance
-from ridgepoint.study.question import check_step, target_for
-from ridgepoint.workload import (
-    Decoder,
-    LinearLayer,
-    Plan,
-    Step,
-    decode,
-    forward,
-    load_model,
-    mixed,
-    prefill,
-    train,
-    weights_directory,
-)
+from ridgepoint.study.question import check_step, target_for, traced_in
+from ridgepoint.workload import Plan, Step, Traced, decode, forward, mixed, prefill, train, weights_directory
 
 __all__ = ["measure_side", "plan_side", "predict_side", "step_named"]
 
@@ -47,9 +36,11 @@ def step_named(phase: str, batch: int, isl: int, new: tuple[int, ...] = (), cach
 
 def plan_side(model: str, side: str, step: Step, target: Target, device: str, threads: int) -> tuple[Plan, Side]:
     """The settled plan of one side; refuses positions that the model does not have."""
-    workload = load_model(model)
+    workload = subject_named(model, traced_in(side))
     check_step(model, workload, step.phase, max(int(g.context) for g in step.groups))
     settled = resolve(side, workload.dtype, device, "", threads)
+    if isinstance(workload, Traced):
+        step = forward(step.sequences, 1)
     return settled.plan(workload, step), settled
 
 
@@ -87,15 +78,15 @@ def measure_side(
         raise DoesNotFit(
             f"{model} as {settled.spec} needs {show_bytes(need)}; {show_bytes(available_bytes)} are free; try a smaller batch"
         )
-    workload, directory = plan.workload, weights_directory(model)
+    workload = plan.workload
+    directory = None if isinstance(workload, Traced) else weights_directory(model)
     time = step_time(plan, target)
     request = SingleRequest(
-        decoder=workload if isinstance(workload, Decoder) else None,
-        linear=(workload.n, workload.k) if isinstance(workload, LinearLayer) else None,
+        **subject(workload),
         directory=str(directory or ""),
         cache_bytes=target.cache_bytes or 32e6,
         a=SideRequest(spec=settled.spec, device=device, kernels=kernels_of(time)),
-        step=step_request(step),
+        step=step_request(plan.step),
         seconds=seconds,
         energy_s=seconds,
     )

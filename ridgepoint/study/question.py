@@ -5,9 +5,21 @@ from dataclasses import dataclass
 from ridgepoint.choice import Side, parse_bet, parse_choices, resolve
 from ridgepoint.errors import BadInput
 from ridgepoint.hardware import HOST, Target, load_target
-from ridgepoint.workload import Decoder, LinearLayer, Step, decode, forward, load_model, prefill, weights_directory
+from ridgepoint.measurement.request import Subject
+from ridgepoint.study.modules import subject_named
+from ridgepoint.workload import (
+    DTYPES,
+    Encoder,
+    LinearLayer,
+    Step,
+    Traced,
+    decode,
+    forward,
+    prefill,
+    weights_directory,
+)
 
-__all__ = ["Question", "ask", "check_step", "step_for", "target_for"]
+__all__ = ["Question", "ask", "check_step", "step_for", "target_for", "traced_in"]
 
 DEVICES = ("cpu", "cuda")
 PHASES = ("decode", "prefill", "forward")
@@ -18,7 +30,7 @@ class Question:
     """A settled question. `grid` is the batches asked for, sorted; `context` the cached, `new` the new tokens each."""
 
     model: str
-    workload: Decoder | LinearLayer
+    workload: Subject | Encoder
     directory: str
     target: Target
     device: str
@@ -53,7 +65,7 @@ def ask(
         raise BadInput(f"phase {phase!r} is not measured; {', '.join(PHASES)} are")
     if not 1 <= isl <= 2**27:
         raise BadInput(f"isl {isl}: possible are 1 to {2**27} tokens")
-    workload = load_model(model)
+    workload = subject_named(model, traced_in(f"{bet}+{common}"))
     target = target_for(on, device)
     a_text, b_texts = parse_bet(bet)
     if len(set(b_texts)) < len(b_texts):
@@ -66,7 +78,9 @@ def ask(
     check_step(model, workload, phase, context + new)
     if isinstance(workload, LinearLayer):
         context = 0
-    directory = weights_directory(model)
+    if isinstance(workload, Traced):
+        phase, context, new = "forward", 0, 1
+    directory = None if isinstance(workload, Traced) else weights_directory(model)
     question = Question(
         model,
         workload,
@@ -94,9 +108,20 @@ def _label(text: str, common: str) -> str:
     return "+".join([text, *taken])
 
 
-def check_step(model: str, workload: Decoder | LinearLayer, phase: str, longest: int) -> None:
-    """Refuses a phase of a single layer, and positions that a model does not have."""
-    if isinstance(workload, LinearLayer):
+def traced_in(text: str) -> tuple[str, ...]:
+    """In which dtypes a module has to be traced for sides that name these words: kernels of integers take bf16 or fp32."""
+    named = [dtype for dtype in DTYPES if dtype in text]
+    return ("", *named, *(("bf16", "fp32") if "int" in text or "nf4" in text else ()))
+
+
+def check_step(model: str, workload: Subject | Encoder, phase: str, longest: int) -> None:
+    """Refuses a phase of a single layer or of a module, and positions that a model does not have."""
+    if isinstance(workload, Traced):
+        if phase not in ("decode", "forward"):
+            raise BadInput(
+                f"{model} is a module, which has no phase {phase}: its items are the batch; leave --phase out"
+            )
+    elif isinstance(workload, LinearLayer):
         if phase != "decode":
             raise BadInput(f"{model} has no phase: its rows are the batch; leave --phase out, or name a model")
     elif longest > workload.max_position_embeddings:

@@ -12,18 +12,20 @@ from ridgepoint.choice import Side
 from ridgepoint.engine.runs import check_runs
 from ridgepoint.errors import DoesNotFit, MachineBusy, NotSupported
 from ridgepoint.measurement.paired import EFFECT
-from ridgepoint.measurement.request import PairRequest, SideRequest, step_request
+from ridgepoint.measurement.request import PairRequest, SideRequest, step_request, subject
 from ridgepoint.measurement.session import ChildDied, Session
 from ridgepoint.prediction import predict, predict_memory
 from ridgepoint.quantity import show_bytes
 from ridgepoint.store import Provenance, Record, Store, digest, new_record
-from ridgepoint.study.betting import Cell, cell, kernels_of, place_bet
+from ridgepoint.study.accuracy import Text, accuracy_of
+from ridgepoint.study.betting import Cell, cell, place_bet
+from ridgepoint.study.cards import kernels_of
 from ridgepoint.study.choosing import first_points, next_point, side_of
 from ridgepoint.study.document import Answer, Bet, Curve, Point, answer_from, bet_from, plain
 from ridgepoint.study.question import Question, step_for
 from ridgepoint.study.reason import Rows, reason
+from ridgepoint.study.track_record import record_behind
 from ridgepoint.study.verdict import measured_flip, verdict_line
-from ridgepoint.workload import Decoder, LinearLayer
 
 __all__ = ["Effort", "Watcher", "check_fits", "settle", "stored_bet", "why"]
 
@@ -39,6 +41,8 @@ class Effort:
     slow_b: float = 1.0
     energy_s: float = 6.0
     """For the energy of both sides of a point, where the device has a counter that is read (GPUs)."""
+    text: Text | None = None
+    """On what accuracy is measured; None: not at all."""
 
 
 class Watcher(Protocol):
@@ -62,15 +66,19 @@ def why(
     record, bet = stored_bet(question, store, provenance)
     watcher.bet(bet, record)
     points = [_point_from(r) for r in store.records(kind="point", study=record.id)]
-    complete = True
+    complete, accuracy = True, _no_accuracy(bet)
     try:
         with nullcontext(shared) if shared else Session() as session:
             for point in _measure(question, bet, record, store, provenance, session, watcher, effort, points):
                 points.append(point)
                 watcher.point(point)
+            if effort.text is not None:
+                watcher.stage("accuracy", len(points), len(points) + 1)
+                accuracy = accuracy_of(question, effort.text, store, provenance, record.id, session)
     except KeyboardInterrupt:
         complete = False
     answer = settle(question, bet, record, points, provenance, complete)
+    answer = replace(answer, accuracy=accuracy, record=record_behind(store, bet, provenance))
     stored = new_record("answer", {"answer": plain(answer)}, provenance, study=record.id, flags=answer.flags)
     store.append(stored)
     return answer_from(store.get(stored.id).body["answer"])  # with its keys in the order that every report will read
@@ -167,10 +175,8 @@ def _one_point(
 
 
 def _request(question: Question, side: Side, batch: int, on_paper: Cell, effort: Effort) -> PairRequest:
-    workload = question.workload
     return PairRequest(
-        decoder=workload if isinstance(workload, Decoder) else None,
-        linear=(workload.n, workload.k) if isinstance(workload, LinearLayer) else None,
+        **subject(question.workload),
         directory=question.directory,
         cache_bytes=question.target.cache_bytes or 32e6,
         a=SideRequest(spec=question.a.spec, device=question.device, kernels=kernels_of(on_paper.a)),
@@ -234,7 +240,7 @@ def settle(
         id=record.id, created=record.created, digest=record.digest, bet=bet, points=tuple(points),
         flip_predicted=foretold if many else next(iter(foretold.values())),
         flip_measured=seen if many else next(iter(seen.values())),
-        accuracy=_accuracy(bet), energy=_energy(points), verdict="\n".join(lines), complete=complete,
+        accuracy=_no_accuracy(bet), energy=_energy(points), verdict="\n".join(lines), complete=complete,
         flags=(*bet.flags, *_caveats(bet, provenance, complete), *unmeasured),
         machine=dict(provenance.machine), versions=dict(provenance.versions),
     )  # fmt: skip
@@ -261,10 +267,10 @@ def _because(question: Question, side: Side, points: list[Point], text: str) -> 
     return reason(measured, {batch: rows(batch) for batch in ends}, question.a_text, text)
 
 
-def _accuracy(bet: Bet) -> dict[str, Any]:
+def _no_accuracy(bet: Bet) -> dict[str, Any]:
     if bet.random_weights:
         return {"measured": False, "reason": "random weights: speed is measured, accuracy would mean nothing"}
-    return {"measured": False, "reason": "accuracy is not measured by this version"}
+    return {"measured": False, "reason": "not asked for"}
 
 
 def _energy(points: list[Point]) -> dict[str, Any]:

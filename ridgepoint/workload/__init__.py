@@ -1,13 +1,15 @@
 """Workloads: what has to be computed, as operators with their shapes, FLOPs and bytes."""
 
+from ridgepoint.workload.contraction import Conv, Matmul
 from ridgepoint.workload.decoder import AttentionSpec, Block, Decoder, Latent, MlpSpec, Routing
 from ridgepoint.workload.encoder import Encoder
 from ridgepoint.workload.format import DTYPE_BYTES, DTYPES, INT4_GROUPS, Format, arithmetic_dtype, format_named
 from ridgepoint.workload.op import POINTWISE, Attention, Linear, Op, Pointwise, Role
 from ridgepoint.workload.operator import LinearLayer
 from ridgepoint.workload.plan import Plan, Rewrite, Workload
-from ridgepoint.workload.source import catalogue_names, load_model, weights_directory
+from ridgepoint.workload.source import catalogue_names, heldout_text, load_model, trained_names, weights_directory
 from ridgepoint.workload.step import Group, Step, decode, forward, mixed, prefill, train
+from ridgepoint.workload.traced import Call, Traced
 
 __all__ = [
     "DTYPES",
@@ -17,6 +19,8 @@ __all__ = [
     "Attention",
     "AttentionSpec",
     "Block",
+    "Call",
+    "Conv",
     "Decoder",
     "Encoder",
     "Format",
@@ -24,6 +28,7 @@ __all__ = [
     "Latent",
     "Linear",
     "LinearLayer",
+    "Matmul",
     "MlpSpec",
     "Op",
     "Plan",
@@ -32,15 +37,18 @@ __all__ = [
     "Role",
     "Routing",
     "Step",
+    "Traced",
     "Workload",
     "arithmetic_dtype",
     "catalogue_names",
     "decode",
     "format_named",
     "forward",
+    "heldout_text",
     "load_model",
     "mixed",
     "prefill",
     "train",
+    "trained_names",
     "weights_directory",
 ]  # fmt: skip

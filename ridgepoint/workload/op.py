@@ -72,6 +72,8 @@ class Linear:
     """Matrices of which each row of x takes one (a mixture of experts, its rows m counted once per expert chosen)."""
     active: Array = 1.0
     """How many of them a call reads, in the mean."""
+    fixed: bool = False
+    """Whether no choice can store W otherwise: it is not the weight of a linear layer of its own."""
 
     @property
     def flops(self) -> Array:
@@ -187,6 +189,16 @@ POINTWISE: dict[str, PointwiseKind] = {
     "relu": PointwiseKind(1, 1, 1),
     "scale": PointwiseKind(1, 1, 1),
     "softcap": PointwiseKind(1, 1, 6),
+    "gelu_erf": PointwiseKind(1, 1, 10),
+    "sigmoid": PointwiseKind(1, 1, 6),  # and tanh, exp, silu, logarithms, powers
+    "softmax": PointwiseKind(1, 1, 5),
+    "batch_norm": PointwiseKind(1, 1, 2),  # a row is a channel of an item; its four figures are few
+    "group_norm": PointwiseKind(1, 1, 5),
+    "reduce": PointwiseKind(1, 0, 1),  # [rows, cols] is the input; mean, sum, maximum
+    "pool": PointwiseKind(1, 0, 1),  # rows outputs of a window of cols
+    "copy": PointwiseKind(1, 1, 0),
+    "transpose": PointwiseKind(1, 1, 0),  # a copy into another order
+    "view": PointwiseKind(0, 0, 0),  # nothing but the framework's own work
     "route": PointwiseKind(1, 1, 5),  # softmax over the experts and the choice of the best
     "cross_entropy": PointwiseKind(1, 1, 5),
     "adamw": PointwiseKind(4, 3, 12),  # reads weight, gradient, two moments; writes weight and moments
@@ -195,7 +207,10 @@ POINTWISE: dict[str, PointwiseKind] = {
 
 @dataclass(frozen=True, slots=True)
 class Pointwise:
-    """An operator whose work grows with rows x cols: norms, activations, rotary embedding, look-ups, copies."""
+    """An operator whose work grows with rows x cols: norms, activations, rotary embedding, look-ups, copies.
+
+    `traffic`: elements read and written, where broadcasting or overlapping windows make them others than the kind's.
+    """
 
     name: str
     role: Role
@@ -205,6 +220,7 @@ class Pointwise:
     dtype: str
     count: int = 1
     sweep: Sweep = "forward"
+    traffic: Array = 0.0
 
     @property
     def flops(self) -> Array:
@@ -217,7 +233,9 @@ class Pointwise:
     @property
     def activation_bytes(self) -> Array:
         kind = POINTWISE[self.kind]
-        return (kind.reads + kind.writes) * DTYPE_BYTES[self.dtype] * self.rows * self.cols
+        plain = isinstance(self.traffic, float) and not self.traffic
+        elements = (kind.reads + kind.writes) * self.rows * self.cols if plain else self.traffic
+        return DTYPE_BYTES[self.dtype] * elements
 
     @property
     def kv_bytes(self) -> Array:

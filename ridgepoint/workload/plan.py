@@ -87,5 +87,7 @@ class Plan:
 
 
 def _stored(op: Op) -> Array:
-    """Bytes of an operator's weights: of a mixture of experts all of them."""
-    return op.stored_bytes if isinstance(op, Linear) else op.weight_bytes
+    """Bytes of an operator's weights: of a mixture of experts all of them; those of a fixed product count as tables."""
+    if isinstance(op, Linear):
+        return 0.0 if op.fixed else op.stored_bytes
+    return op.weight_bytes

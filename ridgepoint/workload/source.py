@@ -16,18 +16,31 @@ from ridgepoint.workload.families import from_config
 from ridgepoint.workload.operator import LinearLayer, linear_layer
 from ridgepoint.workload.weights import check_weights
 
-__all__ = ["catalogue_names", "load_model", "weights_directory"]
+__all__ = ["catalogue_names", "heldout_text", "load_model", "trained_names", "weights_directory"]
 
 _CATALOGUE = tuple(files("ridgepoint.workload") / "data" / kind for kind in ("llm", "encoder"))
+_TRAINED = files("ridgepoint.workload") / "data" / "trained"
+"""Models that ship with their weights, a directory each, with the text on which they are to be judged."""
 _MAX_CONFIG_BYTES = 4 * 2**20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def catalogue_names() -> list[str]:
-    """Names of the models that ship as a config."""
-    return sorted(
+    """Names of the models that ship, as a config or with their weights."""
+    configs = (
         f.name.removesuffix(".json") for folder in _CATALOGUE for f in folder.iterdir() if f.name.endswith(".json")
     )
+    return sorted([*configs, *trained_names()])
+
+
+def trained_names() -> list[str]:
+    """Names of the models that ship with their weights."""
+    return sorted(f.name for f in _TRAINED.iterdir()) if _TRAINED.is_dir() else []
+
+
+def heldout_text(name: str) -> Path | None:
+    """The text that a shipped model was not trained on; None for every other model."""
+    return Path(str(_TRAINED / name / "heldout.txt")) if name in trained_names() else None
 
 
 def load_model(name: str) -> Decoder | Encoder | LinearLayer:
@@ -39,6 +52,8 @@ def load_model(name: str) -> Decoder | Encoder | LinearLayer:
     layer = linear_layer(name)
     if layer is not None:
         return layer
+    if name in trained_names():
+        return from_config(name, _parse(Path(str(_TRAINED / name / "config.json"))))
     if name in catalogue_names():
         return _from_catalogue(name)
     path = _local(name)
@@ -56,7 +71,7 @@ def weights_directory(name: str) -> Path | None:
 
     BadInput where they cannot be read.
     """
-    path = _local(name)
+    path = Path(str(_TRAINED / name)) if name in trained_names() else _local(name)
     if path is None or not path.is_dir() or not any(path.glob("*.safetensors*")):
         return None
     check_weights(path)

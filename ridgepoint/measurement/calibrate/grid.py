@@ -6,12 +6,18 @@ __all__ = [
     "ATTENTION_DECODE",
     "ATTENTION_PREFILL",
     "COMPOSED",
+    "CONV_SHAPES",
+    "FAR_GRID",
     "HOT_SHAPES",
     "LINEAR_SHAPES",
+    "MATMUL_SHAPES",
     "POINTWISE_GRID",
+    "POOL_GRID",
     "PROBES",
+    "SHARED_SHAPES",
     "TALL_SHAPES",
     "ComposedNet",
+    "ConvShape",
     "LinearProbe",
 ]
 
@@ -77,6 +83,55 @@ POINTWISE_GRID: tuple[tuple[int, int], ...] = (
     (288, 1664),
 )
 """(rows, cols)."""
+
+
+FAR_GRID: tuple[int, int] = (5200, 1664)
+"""The same for tensors beyond any last-level cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvShape:
+    """Items, channels in and out, height and width, size and stride of the window, groups."""
+
+    batch: int
+    channels_in: int
+    n: int
+    side: int
+    window: int
+    stride: int = 1
+    groups: int = 1
+    transposed: bool = False
+
+
+CONV_SHAPES: tuple[ConvShape, ...] = (
+    ConvShape(1, 3, 40, 150, 7, 2), ConvShape(2, 3, 56, 98, 3, 1), ConvShape(1, 3, 416, 168, 14, 14),
+    ConvShape(2, 40, 40, 90, 3), ConvShape(1, 24, 72, 130, 3), ConvShape(9, 24, 40, 104, 3), ConvShape(10, 40, 24, 100, 1, 1),
+    ConvShape(1, 24, 24, 44, 3), ConvShape(3, 80, 80, 22, 3), ConvShape(1, 160, 160, 18, 3), ConvShape(1, 416, 416, 9, 3),
+    ConvShape(2, 56, 112, 34, 3, 2), ConvShape(2, 208, 336, 15, 3, 2), ConvShape(1, 56, 72, 30, 5), ConvShape(18, 48, 64, 12, 3),
+    ConvShape(1, 8, 16, 12, 3), ConvShape(1, 40, 56, 18, 3), ConvShape(1, 104, 88, 13, 3), ConvShape(1, 16, 24, 30, 5),
+    ConvShape(17, 560, 112, 7, 1), ConvShape(1, 72, 144, 28, 1, 2), ConvShape(16, 24, 136, 22, 1),
+    ConvShape(1, 72, 208, 26, 1), ConvShape(2, 416, 144, 13, 1), ConvShape(18, 72, 208, 13, 1), ConvShape(20, 336, 80, 9, 1),
+    ConvShape(2, 144, 560, 10, 1, 2), ConvShape(1, 560, 560, 7, 1), ConvShape(4, 40, 24, 46, 1),
+    ConvShape(2, 72, 72, 84, 3, 1, 72), ConvShape(9, 144, 144, 42, 5, 2, 144), ConvShape(1, 320, 320, 22, 5, 1, 320),
+    ConvShape(1, 72, 72, 44, 3, 1, 72), ConvShape(2, 208, 208, 21, 5, 1, 208), ConvShape(1, 560, 560, 9, 7, 1, 560),
+    ConvShape(2, 144, 144, 38, 3, 2, 144), ConvShape(12, 336, 336, 12, 3, 1, 336),
+    ConvShape(8, 96, 96, 40, 3, 1, 96), ConvShape(4, 96, 96, 20, 3, 1, 24), ConvShape(1, 512, 512, 10, 3, 1, 32),
+    ConvShape(1, 400, 200, 6, 2, 2, 1, True), ConvShape(1, 160, 160, 24, 3, 1, 20), ConvShape(2, 320, 320, 13, 3, 1, 10),
+    ConvShape(1, 80, 40, 18, 2, 2, 1, True), ConvShape(2, 144, 72, 11, 4, 2, 1, True), ConvShape(2, 208, 112, 9, 2, 2, 1, True),
+)  # fmt: skip
+MATMUL_SHAPES: tuple[tuple[int, int, int, int], ...] = (
+    (4, 60, 60, 40), (36, 60, 60, 40), (10, 150, 150, 72), (10, 150, 72, 150), (3, 420, 420, 48), (48, 30, 36, 90),
+    (2, 260, 700, 260), (120, 20, 20, 24), (6, 1, 200, 72),
+)  # fmt: skip
+"""(batch, m, n, k)."""
+SHARED_SHAPES: tuple[tuple[int, int, int, int], ...] = (
+    (30, 2, 640, 224), (72, 1, 224, 640), (20, 6, 416, 416), (9, 20, 960, 320), (48, 3, 320, 144),
+)  # fmt: skip
+"""The same with one matrix for the whole batch."""
+POOL_GRID: tuple[tuple[int, int, int, int], ...] = (
+    (24, 30, 3, 2), (72, 22, 3, 2), (160, 30, 3, 2), (40, 44, 2, 2), (208, 26, 2, 2), (96, 20, 3, 1),
+)  # fmt: skip
+"""(planes, height and width, window, stride)."""
 
 
 @dataclass(frozen=True, slots=True)

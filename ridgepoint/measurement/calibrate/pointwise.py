@@ -8,7 +8,7 @@ from ridgepoint.measurement.calibrate.grid import POINTWISE_GRID
 from ridgepoint.measurement.calibrate.linear import DTYPES
 from ridgepoint.measurement.calibrate.pool import Pool, weight_stream
 
-__all__ = ["KINDS", "Made", "behind", "kinds_of", "pointwise_samples", "refresh"]
+__all__ = ["KINDS", "Made", "behind", "kinds_of", "pointwise_samples", "refresh", "timed"]
 
 Made = tuple[Callable[[], object], tuple[Any, ...]]
 """A step, and the inputs that the operator before it has just written."""
@@ -26,7 +26,7 @@ def pointwise_samples(act: str, seconds: float, cache_bytes: float) -> Iterator[
     with torch.inference_mode():
         for kind, build in kinds_of(act).items():
             for rows, cols in POINTWISE_GRID:
-                timing = _timed(build(rows, cols, getattr(torch, DTYPES[act])), seconds, stream)
+                timing = timed(build(rows, cols, getattr(torch, DTYPES[act])), seconds, stream)
                 yield {
                     "probe": "pointwise", "kind": kind, "act": act, "rows": rows, "cols": cols,
                     "seconds": timing.seconds, "spread": timing.spread, "n_samples": timing.samples,
@@ -53,7 +53,7 @@ def behind(made: Made, stream: Callable[[], object], visits: int) -> list[int]:
     return samples
 
 
-def _timed(made: Made, seconds: float, stream: Callable[[], object]) -> Any:
+def timed(made: Made, seconds: float, stream: Callable[[], object]) -> Any:
     step, inputs = made
     key = (0,)
     pool = Pool([(key, step)] * _COPIES)

@@ -13,6 +13,7 @@ from ridgepoint.measurement.calibrate.composed import ComposedBench
 from ridgepoint.measurement.calibrate.displacement import code_residency_samples, displacement_samples
 from ridgepoint.measurement.calibrate.grid import PROBES, LinearProbe
 from ridgepoint.measurement.calibrate.linear import LinearBench, residency_samples
+from ridgepoint.measurement.calibrate.modules import conv_samples, far_samples, matmul_samples, module_kind_samples
 from ridgepoint.measurement.calibrate.pointwise import pointwise_samples
 from ridgepoint.measurement.calibrate.scaling import scaling_samples
 
@@ -44,6 +45,10 @@ class Settings:
     composed_s: float = 0.035
     bandwidth_s: float = 0.02
     scaling_s: float = 0.05
+    stage: str = ""
+    """"" is what decoders need; "modules" what other modules need beside it."""
+    conv_s: float = 0.012
+    module_s: float = 0.0015
     limit_s: float = 76.0
     """Wall time after which no further probe of a later round begins: one round is enough for an answer."""
     cold_visits: int = 5
@@ -80,6 +85,11 @@ def probes(settings: Settings, done: Collection[str] = ()) -> Iterator[tuple[str
 
 
 def _probes(settings: Settings, linear: Linears, nets: Nets) -> Probes:
+    if settings.stage == "modules":
+        for number in range(ROUNDS):
+            for title, source in _modules(settings, number):
+                yield f"{title}, round {number + 1} of {ROUNDS}", number, source
+        return
     yield "clock", 0, clock_samples()
     for number in range(ROUNDS):
         for title, source in _round(settings, number, linear, nets):
@@ -114,6 +124,17 @@ def _round(s: Settings, number: int, linear: Linears, nets: Nets) -> Iterator[tu
         yield "peak", peak_samples(("fp32", "bf16", "fp16", "int8"), 1, s.bandwidth_s)
         for threads in sorted({1, s.cores}):
             yield f"bandwidth, {threads} threads", bandwidth_samples(s.cache_sizes, threads, s.bandwidth_s)
+
+
+def _modules(s: Settings, number: int) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+    """What modules beyond decoders are made of; tensors beyond the cache in the first and the last round."""
+    for act in ("fp32", "bf16"):
+        for layout in ("", "last"):
+            yield f"convolution {act} {layout or 'first'}", conv_samples(act, layout, s.conv_s, s.cache_bytes)
+        yield f"matmul {act}", matmul_samples(act, s.conv_s, s.cache_bytes)
+        yield f"kinds {act}", module_kind_samples(act, s.module_s, s.cache_bytes)
+        if number % 2 == 0:
+            yield f"large tensors {act}", far_samples(act, s.module_s, s.cache_bytes)
 
 
 def _kernels(act: str, number: int) -> tuple[str, ...]:

@@ -1,0 +1,58 @@
+"""A module of the user's own to be run: built by their file, converted by the side, called on their example's inputs."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ridgepoint.errors import NotSupported
+from ridgepoint.workload import Attention, Plan, Traced
+
+if TYPE_CHECKING:
+    from ridgepoint.measurement.trace.load import Built
+
+__all__ = ["build_user_module", "file_of", "module_call"]
+
+
+def file_of(traced: Traced) -> tuple[str, str]:
+    """(path, name) of `FILE.py:NAME`."""
+    path, _, name = traced.name.rpartition(":")
+    return path, name
+
+
+def build_user_module(traced: Traced, plan: Plan) -> "Built":
+    """The module as the file builds it, on the plan's device. Runs the file."""
+    import torch
+
+    from ridgepoint.measurement.trace.load import build_module
+
+    torch.backends.mha.set_fastpath_enabled(False)  # as it was traced
+    built = build_module(*file_of(traced))
+    built.module.to(plan.device)
+    return built
+
+
+def module_call(plan: Plan, built: "Built") -> Callable[[Any], object]:
+    """One call of the module on the step's items."""
+    import torch
+
+    from ridgepoint.measurement.trace.load import inputs_for
+
+    if plan.step.phase == "train":
+        raise NotSupported("a training step of a module is not measured; leave --phase out")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[plan.dtype]
+    args, kwargs = inputs_for(built, int(plan.step.sequences), dtype, plan.device)
+
+    @torch.inference_mode()
+    def call(module: Any) -> object:
+        return module(*args, **kwargs)
+
+    return _by_math(call) if any(isinstance(op, Attention) and op.kernel == "math" for op in plan.ops) else call
+
+
+def _by_math(call: Callable[[Any], object]) -> Callable[[Any], object]:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    def pinned(module: Any) -> object:
+        with sdpa_kernel(SDPBackend.MATH):
+            return call(module)
+
+    return pinned

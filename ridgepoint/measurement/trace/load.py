@@ -1,0 +1,120 @@
+"""Builds the module that `FILE.py:NAME` names, with its example inputs; runs the user's own file, which they named."""
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ridgepoint.errors import BadInput
+
+__all__ = ["Built", "build_module", "inputs_for", "said_by"]
+
+_OURS = Path(__file__).parents[2]
+_WANTED = "it must return (module, example) with example a tensor, a tuple of tensors or a dict of keyword tensors"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A module in eval mode, its example inputs, and how many items (the first size) they hold."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    items: int
+
+
+def build_module(path: str, name: str, device: str = "cpu") -> Built:
+    """What `name()` of the file builds. On "meta" every tensor that it makes is without memory."""
+    maker = _maker(path, name)
+    where = torch.device("meta") if device == "meta" else nullcontext()
+    with said_by(path, name), where:
+        made = maker()
+    module, example = _parts(path, name, made)
+    args, kwargs = _arguments(path, name, example)
+    tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+    if not tensors or not tensors[0].dim() or not tensors[0].shape[0]:
+        raise BadInput(f"{path}:{name}: the example needs a tensor whose first size is the batch")
+    return Built(module.eval().requires_grad_(False), args, kwargs, int(tensors[0].shape[0]))
+
+
+def inputs_for(
+    built: Built, batch: int, dtype: torch.dtype | None, device: str
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The example's inputs for `batch` items: tensors whose first size is the example's are repeated to that many,
+    those of floats are cast to `dtype` (None: left)."""
+
+    def resized(x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        to = dtype if dtype is not None and x.is_floating_point() else x.dtype
+        if x.dim() and x.shape[0] == built.items:
+            if device == "meta":
+                return torch.empty((batch, *x.shape[1:]), dtype=to, device="meta")
+            x = x.repeat(-(-batch // built.items), *([1] * (x.dim() - 1)))[:batch]
+        return torch.empty_like(x, dtype=to, device="meta") if device == "meta" else x.to(device, to).contiguous()
+
+    return tuple(map(resized, built.args)), {key: resized(x) for key, x in built.kwargs.items()}
+
+
+@contextmanager
+def said_by(path: str, name: str) -> Iterator[None]:
+    """Turns whatever the user's code raises into one line that names its place in that code."""
+    try:
+        yield
+    except (BadInput, KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:  # SystemExit too: it is their code
+        every = traceback.extract_tb(error.__traceback__)
+        if Path(every[-1].filename).is_relative_to(_OURS) and not isinstance(error, SystemExit | SyntaxError):
+            raise  # our own bug must not look like theirs
+        frames = [f for f in every if Path(f.filename).name == Path(path).name]
+        line = f", line {frames[-1].lineno}" if frames else ""
+        what = str(error).splitlines()[0][:300] if str(error) else "no message"
+        raise BadInput(f"{path}:{name}{line}: {type(error).__name__}: {what}") from None
+
+
+def _maker(path: str, name: str) -> Callable[[], Any]:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise BadInput(f"{path}: no such file; a module is named as FILE.py:NAME, for example ./my_model.py:build")
+    spec = importlib.util.spec_from_file_location(f"ridgepoint_user_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    user = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = user  # dataclasses and pickling of the user's classes look their module up
+    if str(file.parent.resolve()) not in sys.path:
+        sys.path.insert(0, str(file.parent.resolve()))
+    with said_by(path, name):
+        spec.loader.exec_module(user)
+    maker = getattr(user, name, None)
+    if not callable(maker):
+        have = ", ".join(n for n, x in vars(user).items() if callable(x) and getattr(x, "__module__", "") == spec.name)
+        raise BadInput(f"{path} has no function {name!r}; it has {have or 'none'}")
+    return maker
+
+
+def _parts(path: str, name: str, made: Any) -> tuple[nn.Module, Any]:
+    if isinstance(made, nn.Module):
+        example = getattr(made, "example_input_array", None)  # Lightning's name for it
+        if example is None:
+            raise BadInput(f"{path}:{name} returned a module without an example; {_WANTED}")
+        return made, example
+    if isinstance(made, tuple | list) and len(made) == 2 and isinstance(made[0], nn.Module):
+        return made[0], made[1]
+    raise BadInput(f"{path}:{name} returned {type(made).__name__}; {_WANTED}")
+
+
+def _arguments(path: str, name: str, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example, Tensor):
+        return (example,), {}
+    if isinstance(example, dict) and all(isinstance(key, str) for key in example):
+        return (), example
+    if isinstance(example, tuple | list):
+        return tuple(example), {}
+    raise BadInput(f"{path}:{name}: the example is a {type(example).__name__}; {_WANTED}")

@@ -1,0 +1,97 @@
+"""Laws of what modules beyond decoders are made of: convolutions, products of activations, and tensors beyond the cache."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from ridgepoint.hardware import PointwiseLaw, Target
+from ridgepoint.hardware.law_contraction import ContractionLaw, matmul_terms
+from ridgepoint.hardware.nonnegative import fit_nonnegative
+from ridgepoint.prediction.convolution import form_shares, terms_of
+from ridgepoint.prediction.used import far_share
+from ridgepoint.study.fit import sigma_of
+from ridgepoint.workload import DTYPE_BYTES, POINTWISE, Conv, Matmul
+
+__all__ = ["with_modules"]
+
+Sample = Mapping[str, Any]
+Key = tuple[str, str, str, str]
+"""Kind, form, dtype, layout."""
+
+
+def with_modules(target: Target, samples: Sequence[Sample], source: str) -> Target:
+    """The target with these laws; as it is where the modules stage was not measured."""
+    groups: dict[Key, list[tuple[Conv | Matmul, float]]] = defaultdict(list)
+    for s in samples:
+        if s["probe"] in ("conv", "matmul"):
+            op = _conv(s) if s["probe"] == "conv" else _matmul(s)
+            form = next(iter(form_shares(op, 1))) if isinstance(op, Conv) else "shared" if op.shared else ""
+            groups[op.kind, form, s["act"], s.get("layout", "")].append((op, float(s["seconds"])))
+    far = {(s["kind"], s["act"]): s for s in samples if s["probe"] == "far"}
+    laws = tuple(_law(target, key, points, source) for key, points in groups.items())
+    pointwise = tuple(_with_far(law, far.get((law.kind, law.dtype)), target) for law in target.pointwise)
+    return msgspec.structs.replace(target, contraction=laws, pointwise=pointwise)
+
+
+def _conv(s: Sample) -> Conv:
+    out = _side_out(s)
+    return Conv(
+        name="conv", batch=s["batch"], channels_in=s["channels_in"], n=s["n"], window=s["window"] ** 2, groups=s["groups"],
+        pixels_in=s["side"] ** 2, pixels_out=out**2, dtype=s["act"], spread=s["stride"] > 1, transposed=s["transposed"],
+        bias=True, layout=s["layout"],
+    )  # fmt: skip
+
+
+def _side_out(s: Sample) -> int:
+    """Height and width of the result, with the padding that the probe uses."""
+    side, window, stride = s["side"], s["window"], s["stride"]
+    if s["transposed"]:
+        return (side - 1) * stride + window
+    padding = 0 if window == stride else window // 2
+    return (side + 2 * padding - window) // stride + 1
+
+
+def _matmul(s: Sample) -> Matmul:
+    return Matmul("matmul", s["batch"], s["m"], s["n"], s["k"], s["act"], s["shared"])
+
+
+def _law(target: Target, key: Key, points: Sequence[tuple[Conv | Matmul, float]], source: str) -> ContractionLaw:
+    """All terms at once, elements in far memory as the last; the error is that of fits that leave one shape out."""
+    kind, form, dtype, layout = key
+    matrix = np.array([_features(op, form, target) for op, _ in points])
+    seconds = np.array([s for _, s in points])
+    *terms, far_s = (float(c) for c in fit_nonnegative(matrix, seconds))
+    errors = []
+    for i in range(len(points)):
+        rest = np.arange(len(points)) != i
+        if rest.any():
+            predicted = float(matrix[i] @ fit_nonnegative(matrix[rest], seconds[rest]))
+            errors += [float(np.log(seconds[i] / predicted))] if predicted > 0 else []
+    return ContractionLaw(
+        kind=kind, form=form, dtype=dtype, layout=layout, threads=1, terms=tuple(terms), far_element_s=far_s,
+        sigma=sigma_of(errors), source=source,
+    )  # fmt: skip
+
+
+def _features(op: Conv | Matmul, form: str, target: Target) -> list[float]:
+    if isinstance(op, Conv):
+        terms, elements = terms_of(op, form), float(op.inputs + op.outputs)
+    else:
+        terms, elements = matmul_terms(op.batch, op.elements, op.batch * op.m * op.n * op.k), float(op.elements)
+    far = elements * float(far_share(op.activation_bytes, target))
+    return [*(float(t) for t in terms), far]
+
+
+def _with_far(law: PointwiseLaw, sample: Sample | None, target: Target) -> PointwiseLaw:
+    """What an element costs more in tensors beyond the cache, by one point that lies far beyond it."""
+    if sample is None:
+        return law
+    elements = float(sample["rows"]) * float(sample["cols"])
+    kind = POINTWISE[law.kind]
+    share = float(far_share((kind.reads + kind.writes) * elements * DTYPE_BYTES[law.dtype], target))
+    near = float(law.seconds(sample["rows"], sample["cols"]))
+    extra = max(0.0, float(sample["seconds"]) - near) / (elements * share) if share > 0 else 0.0
+    return msgspec.structs.replace(law, far_element_s=extra)

@@ -1,0 +1,33 @@
+"""A model by what the user wrote: a module of their own (`FILE.py:NAME`) is traced, every other name is looked up."""
+
+import re
+
+import msgspec
+
+from ridgepoint.measurement.request import Subject, TraceRequest
+from ridgepoint.measurement.session import Session
+from ridgepoint.workload import Encoder, Traced, load_model
+
+__all__ = ["is_module", "subject_named", "traced_module"]
+
+_MODULE = re.compile(r"(?P<path>.+\.py):(?P<name>[A-Za-z_]\w*)")
+
+
+def is_module(name: str) -> bool:
+    """Whether the name is that of a function in a file."""
+    return _MODULE.fullmatch(name) is not None
+
+
+def subject_named(name: str, dtypes: tuple[str, ...] = ("",)) -> Subject | Encoder:
+    """The workload; a module of the user's is traced in these dtypes ("" is its own)."""
+    return traced_module(name, dtypes) if is_module(name) else load_model(name)
+
+
+def traced_module(name: str, dtypes: tuple[str, ...] = ("",)) -> Traced:
+    """The module that `FILE.py:NAME` builds, traced in a process of its own: the file is the user's, and is run."""
+    match = _MODULE.fullmatch(name)
+    assert match is not None, "asked of a name that `is_module` took"
+    request = TraceRequest(path=match["path"], name=match["name"], dtypes=dtypes)
+    with Session() as session:
+        message = [m for m in session.ask(request) if m["kind"] == "done"][-1]
+    return msgspec.convert(message["traced"], Traced)
