@@ -7,14 +7,14 @@ from ridgepoint.quantity import Array
 
 __all__ = ["CONV_TERMS", "MATMUL_TERMS", "ContractionLaw", "conv_terms", "matmul_terms"]
 
-CONV_TERMS, MATMUL_TERMS = 6, 4
+CONV_TERMS, MATMUL_TERMS = 5, 4
 
 
-def conv_terms(batch: Array, inputs: Array, outputs: Array, weights: Array, products: Array) -> tuple[Array, ...]:
+def conv_terms(batch: Array, elements: Array, weights: Array, products: Array) -> tuple[Array, ...]:
     """1 (call), items, elements read and written (reordering into the kernel's layout and back), weights (reordering), and
     products, counted with channels padded to the kernel's blocks."""
     one = np.ones(np.shape(batch))
-    return (one, batch * one, inputs * one, outputs * one, weights * one, products * one)
+    return (one, batch * one, elements * one, weights * one, products * one)
 
 
 def matmul_terms(batch: Array, elements: Array, products: Array) -> tuple[Array, ...]:
@@ -39,8 +39,11 @@ class ContractionLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     far_element_s: float
     sigma: float
     source: str
+    composed: float = 1.0
+    sigma_composed: float = 0.0
+    """As in `LinearLaw`."""
 
     def seconds(self, terms: tuple[Array, ...], elements: Array, far: Array) -> Array:
         """Time of one call; `far`: the share of its elements that comes from or goes to memory."""
         near = sum((c * t for c, t in zip(self.terms, terms, strict=True)), start=0.0)
-        return near + self.far_element_s * elements * far
+        return self.composed * (near + self.far_element_s * elements * far)

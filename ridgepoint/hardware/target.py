@@ -72,6 +72,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     pointwise: tuple[PointwiseLaw, ...] = ()
     contraction: tuple[ContractionLaw, ...] = ()
     """Convolutions and products of activations; there after `ridge calibrate --modules`."""
+    module_call_s: float | None = None
+    """What a module adds per operator call beyond the operators; None: as networks of decoders do (`correction`)."""
     scaling: tuple[ScalingLaw, ...] = ()
     launch: tuple[LaunchLaw, ...] = ()
     """Host time of eager launches; GPUs only."""
@@ -198,6 +200,8 @@ def _rates(target: Target) -> Iterator[tuple[str, float | None]]:
 
 def _costs(target: Target) -> Iterator[tuple[str, float]]:
     """Every number of every law but its grid, so that a new field cannot be forgotten here."""
+    if target.module_call_s is not None:
+        yield "module_call_s", target.module_call_s
     laws: list[tuple[str, msgspec.Struct]] = [(f"linear law of {x.kernel}", x) for x in target.linear]
     laws += [(f"attention law of {x.kernel}", x) for x in target.attention]
     laws += [(f"pointwise law of {x.kind}", x) for x in target.pointwise]

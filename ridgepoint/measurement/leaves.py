@@ -1,7 +1,7 @@
 """Seconds per step of each operator of a plan: leaves of the same last name are added up over layers."""
 
 from ridgepoint.measurement.clock import Clock
-from ridgepoint.measurement.optime import overhead_s, timed_leaves
+from ridgepoint.measurement.optime import timed_leaves
 from ridgepoint.measurement.runnable import Runnable
 
 __all__ = ["leaf_totals"]
@@ -10,9 +10,9 @@ __all__ = ["leaf_totals"]
 def leaf_totals(run: Runnable, clock: Clock, own_s: float | None = None) -> dict[str, float]:
     """One step of `run`, operator by operator; `own_s` is the wrapper's own cost where it is known already."""
     if run.rows:
-        from ridgepoint.measurement.trace.timing import call_totals
+        from ridgepoint.measurement.trace.timing import call_overhead_s, call_totals
 
-        return call_totals(run.plain, run.rows, clock, overhead_s(clock) if own_s is None else own_s)
+        return call_totals(run.plain, run.rows, clock, call_overhead_s(clock) if own_s is None else own_s)
     with timed_leaves(run.model, clock, own_s) as times:
         run.plain()
     totals: dict[str, float] = {}

@@ -8,27 +8,40 @@ from ridgepoint.hardware.law_contraction import ContractionLaw, matmul_terms
 from ridgepoint.prediction.convolution import form_shares, terms_of
 from ridgepoint.prediction.used import Used, far_share, scaling_of
 from ridgepoint.quantity import Array
-from ridgepoint.workload import Conv, Matmul
+from ridgepoint.workload import DTYPE_BYTES, Conv, Matmul
 
-__all__ = ["contraction_time"]
+__all__ = ["contraction_time", "far_of_matmul"]
 
 
 def contraction_time(op: Conv | Matmul, target: Target, threads: int) -> tuple[Array, tuple[Used, ...]]:
     """Seconds of one call, and the laws in use. NotSupported where the target has none for it."""
-    far = far_share(op.activation_bytes, target)
     if isinstance(op, Matmul):
         law = _law(op, target, "shared" if op.shared else "", "")
-        terms = matmul_terms(op.batch, op.elements, op.batch * op.m * op.n * op.k)
-        return law.seconds(terms, op.elements, far) / scaling_of(target, "matmul", op.batch, threads), (
-            Used("torch.matmul, one matrix for all" if op.shared else "torch.matmul", law.sigma),
+        elements, far = far_of_matmul(op, target)
+        seconds = law.seconds(matmul_terms(op.batch, op.elements, op.batch * op.m * op.n * op.k), elements, far)
+        kernel = "torch.matmul, one matrix for all" if op.shared else "torch.matmul"
+        return seconds / scaling_of(target, "matmul", op.batch, threads), (
+            Used(kernel, law.sigma, 1.0, law.sigma_composed),
         )
+    far = far_share(op.activation_bytes, target)
     total: Array = 0.0
     used = []
     for form, share in form_shares(op, threads).items():
         law = _law(op, target, form, op.layout)
         total = total + share * law.seconds(terms_of(op, form), op.inputs + op.outputs, far)
-        used.append(Used(f"conv {form}", law.sigma, share))
+        kernel = f"conv {form}{' channels last' if op.layout else ''}"
+        used.append(Used(kernel, law.sigma, share, law.sigma_composed))
     return total / scaling_of(target, "conv", np.asarray(op.batch), threads), tuple(used)
+
+
+def far_of_matmul(op: Matmul, target: Target) -> tuple[Array, Array]:
+    """(elements, share of them) that come from far: a shared matrix is read again for each of the batch, from beyond the
+    second-level cache where it does not fit there; of other products all that the last-level cache does not hold."""
+    if not op.shared:
+        return op.elements, far_share(op.activation_bytes, target)
+    sizes = [level.bytes for level in target.levels if level.name == "L2" and level.bytes]
+    matrix_bytes = op.k * op.n * DTYPE_BYTES[op.dtype]
+    return op.batch * op.k * op.n, np.clip(matrix_bytes / sizes[0] - 0.5, 0.0, 1.0) if sizes else 0.0
 
 
 def _law(op: Conv | Matmul, target: Target, form: str, layout: str) -> ContractionLaw:

@@ -41,7 +41,7 @@ def _blocked_form(op: Conv) -> str:
 
 def terms_of(op: Conv, form: str) -> tuple[Array, ...]:
     """The terms of the law: products with channels padded to blocks, where the family works in blocks."""
-    return conv_terms(op.batch, op.inputs, op.outputs, op.weights, _products(op, form))
+    return conv_terms(op.batch, op.inputs + op.outputs, op.weights, _products(op, form))
 
 
 def _products(op: Conv, form: str) -> Array:

@@ -14,7 +14,7 @@ from ridgepoint.prediction.residency import code_key, code_miss_shares, miss_sha
 from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.quantity import Array
 from ridgepoint.result import OpRow, Result, Value
-from ridgepoint.workload import Op, Plan
+from ridgepoint.workload import Op, Plan, Traced
 
 __all__ = ["Z80", "StepTime", "predict", "ratio_sigma", "step_time"]
 
@@ -106,7 +106,15 @@ def _times(plan: Plan, target: Target, ops: Sequence[Op], displaced: Array) -> t
     """The share of bytes that miss the cache, and the operators' times with it."""
     miss = miss_share(plan, target, displaced)
     code = code_miss_shares(ops, target, displaced)
-    return miss, tuple(op_time(op, target, miss, code[code_key(op)], plan.threads) for op in ops)
+    call_s = _per_call(plan, target)
+    return miss, tuple(op_time(op, target, miss, code[code_key(op)], plan.threads, call_s) for op in ops)
+
+
+def _per_call(plan: Plan, target: Target) -> float:
+    """What the network's own Python adds to each operator call."""
+    if isinstance(plan.workload, Traced) and target.module_call_s is not None:
+        return target.module_call_s
+    return target.correction.per_call_s if target.correction else 0.0
 
 
 _CAPACITY_SIGMA = 1.25

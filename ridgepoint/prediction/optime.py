@@ -36,13 +36,12 @@ class OpTime:
         return sum((law.where * float(np.hypot(law.sigma, law.common)) for law in self.laws), start=0.0)
 
 
-def op_time(op: Op, target: Target, miss: Array, code_miss: Array, threads: int) -> OpTime:
+def op_time(op: Op, target: Target, miss: Array, code_miss: Array, threads: int, per_call_s: float = 0.0) -> OpTime:
     """Time by the law for the operator's kind.
 
     `miss`: share of the step's bytes that is not in the cache; `code_miss`: share of the operator's own code and
-    constants that has left it since the operator's last call.
+    constants that has left it since the operator's last call; `per_call_s`: what the network adds to each call.
     """
-    per_call = target.correction.per_call_s if target.correction else 0.0
     if isinstance(op, Linear):
         seconds, laws = _linear(op, target, miss, code_miss, threads)
     elif isinstance(op, Attention):
@@ -52,7 +51,7 @@ def op_time(op: Op, target: Target, miss: Array, code_miss: Array, threads: int)
     else:
         assert isinstance(op, Pointwise), f"no law for {op}"
         seconds, laws = _pointwise(op, target, code_miss, threads)
-    return OpTime(op, op.count * (seconds + per_call), laws)
+    return OpTime(op, op.count * (seconds + per_call_s), laws)
 
 
 def _linear(op: Linear, target: Target, miss: Array, code_miss: Array, threads: int) -> tuple[Array, tuple[Used, ...]]:

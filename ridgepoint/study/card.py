@@ -12,6 +12,7 @@ from ridgepoint.hardware.target import SCHEMA
 from ridgepoint.prediction import step_time
 from ridgepoint.study.card_gpu import gpu_checks, gpu_target, is_gpu, usable
 from ridgepoint.study.context import with_context
+from ridgepoint.study.context_modules import with_module_context
 from ridgepoint.study.fit import (
     cold_code,
     fit_attention,
@@ -61,7 +62,10 @@ def build_target(
     )
     target = gpu_target(target, samples, source) if gpu else with_modules(target, samples, source)
     target = _with_cold_code(target, cold_code(samples))
-    target = _with_correction(target, samples, source) if gpu else with_context(target, samples, source)
+    if gpu:
+        target = _with_correction(target, samples, source)
+    else:
+        target = with_module_context(with_context(target, samples, source), samples)
     return msgspec.structs.replace(target, checks={**_checks(target, samples, repeats), **gpu_checks(samples)})
 
 

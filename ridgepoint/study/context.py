@@ -14,7 +14,7 @@ from ridgepoint.prediction.optime import OpTime
 from ridgepoint.study.net import net_plan
 from ridgepoint.workload import Linear
 
-__all__ = ["with_context"]
+__all__ = ["Key", "factor_of", "in_place", "with_context"]
 
 Sample = Mapping[str, Any]
 Key = tuple[str, str, str]
@@ -38,7 +38,7 @@ def with_context(target: Target, samples: Sequence[Sample], source: str) -> Targ
     for sample, time in cells:
         for key, ratio in _ratios(sample, time).items():
             logs[key].append(float(np.log(ratio)))
-    factors = {key: _factor(values) for key, values in logs.items()}
+    factors = {key: factor_of(values) for key, values in logs.items()}
     target = _with_factors(target, factors)
     gaps = [_gap(s, time) for s, time in cells if s["batch"] * s.get("new", 1) <= _FEW_ROWS]
     correction = Correction(per_call_s=max(0.0, float(np.median(gaps or [0.0]))), sigma=_RESIDUAL_FLOOR, source=source)
@@ -74,13 +74,17 @@ def _ratios(sample: Sample, time: StepTime) -> dict[Key, float]:
     """Measured in place over predicted, for all operators of a kernel together. A quantised net's head is left out:
     it is the only one of its kernel and once a step."""
     side = next((t.op.weight for t in time.ops if isinstance(t.op, Linear) and t.op.weight != t.op.dtype), "")
+    kept = [t for t in time.ops if not (isinstance(t.op, Linear) and side and t.op.weight != side)]
+    return in_place(sample["ops"], kept)
+
+
+def in_place(measured_s: Mapping[str, float], times: Sequence[OpTime]) -> dict[Key, float]:
+    """For each kernel its operators as measured in a network over what its law says of them together."""
     sums: dict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for t in time.ops:
-        if isinstance(t.op, Linear) and side and t.op.weight != side:
-            continue
-        if t.op.name in sample["ops"] and float(t.seconds) > 0:
+    for t in times:
+        if t.op.name in measured_s and float(t.seconds) > 0:
             pair = sums[_key(t)]
-            pair[0] += sample["ops"][t.op.name]
+            pair[0] += measured_s[t.op.name]
             pair[1] += float(t.seconds)
     return {key: measured / predicted for key, (measured, predicted) in sums.items() if measured > 0}
 
@@ -89,8 +93,9 @@ def _key(t: OpTime) -> Key:
     return t.op.kind, t.kernel, t.op.dtype
 
 
-def _factor(logs: Sequence[float]) -> tuple[float, float]:
-    """Median and spread of the log ratios, the median drawn towards 1 where few cells stand behind it."""
+def factor_of(logs: Sequence[float]) -> tuple[float, float]:
+    """Factor of a kernel and its error: median and spread of the log ratios, the median drawn towards 1 where few cells
+    stand behind it."""
     trust = len(logs) / (len(logs) + 1.0)
     factor = float(np.clip(np.exp(trust * np.median(logs)), *_CLIP))
     return factor, max(_SIGMA_FLOOR, _spread(np.asarray(logs) - np.log(factor)))

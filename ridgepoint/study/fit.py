@@ -19,7 +19,6 @@ __all__ = [
     "fit_residency",
     "fit_scaling",
     "merge_rounds",
-    "sigma_of",
 ]
 
 Sample = Mapping[str, Any]
@@ -102,7 +101,7 @@ def _linear_law(key: tuple[str, ...], samples: Sequence[Sample], source: str) ->
         errors.extend(left_out)
     return LinearLaw(
         kernel=kernel, rung=rung, format=form, act=act, threads=1, m=tuple(float(m) for m in grid),
-        cold=tuple(cold_rows), hot=tuple(hot_rows), sigma=sigma_of(errors), source=source,
+        cold=tuple(cold_rows), hot=tuple(hot_rows), sigma=_sigma(errors), source=source,
         n_multiple=multiples[0], k_multiple=multiples[1],
     )  # fmt: skip
 
@@ -163,7 +162,7 @@ def fit_attention(samples: Iterable[Sample], source: str) -> tuple[AttentionLaw,
     for (kernel, act), group in groups.items():
         decode, decode_errors = _fit([s for s in group if s["phase"] == "decode"], _decode_features)
         prefill, prefill_errors = _fit([s for s in group if s["phase"] == "prefill"], _prefill_features)
-        sigma = sigma_of([*decode_errors, *prefill_errors])
+        sigma = _sigma([*decode_errors, *prefill_errors])
         laws.append(
             AttentionLaw(
                 kernel=kernel, dtype=act, threads=1, decode=decode, prefill=prefill, sigma=sigma, source=source
@@ -198,7 +197,7 @@ def fit_pointwise(samples: Iterable[Sample], source: str) -> tuple[PointwiseLaw,
         call, row, element = terms
         laws.append(
             PointwiseLaw(
-                kind=kind, dtype=act, threads=1, terms=(call, row, element), sigma=sigma_of(errors), source=source
+                kind=kind, dtype=act, threads=1, terms=(call, row, element), sigma=_sigma(errors), source=source
             )
         )
     return tuple(laws)
@@ -254,6 +253,6 @@ def _fit(
     return tuple(float(c) for c in coefficients), errors
 
 
-def sigma_of(errors: Sequence[float]) -> float:
+def _sigma(errors: Sequence[float]) -> float:
     """Robust standard deviation of log errors: 1.4826 x median absolute value, at least 2 %."""
     return max(0.02, 1.4826 * float(np.median(np.abs(errors)))) if errors else 0.2

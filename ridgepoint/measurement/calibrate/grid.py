@@ -110,13 +110,17 @@ CONV_SHAPES: tuple[ConvShape, ...] = (
     ConvShape(2, 56, 112, 34, 3, 2), ConvShape(2, 208, 336, 15, 3, 2), ConvShape(1, 56, 72, 30, 5), ConvShape(18, 48, 64, 12, 3),
     ConvShape(1, 8, 16, 12, 3), ConvShape(1, 40, 56, 18, 3), ConvShape(1, 104, 88, 13, 3), ConvShape(1, 16, 24, 30, 5),
     ConvShape(17, 560, 112, 7, 1), ConvShape(1, 72, 144, 28, 1, 2), ConvShape(16, 24, 136, 22, 1),
+    ConvShape(6, 144, 40, 20, 1), ConvShape(1, 24, 144, 50, 1), ConvShape(12, 320, 72, 9, 1), ConvShape(3, 112, 416, 10, 1),
     ConvShape(1, 72, 208, 26, 1), ConvShape(2, 416, 144, 13, 1), ConvShape(18, 72, 208, 13, 1), ConvShape(20, 336, 80, 9, 1),
     ConvShape(2, 144, 560, 10, 1, 2), ConvShape(1, 560, 560, 7, 1), ConvShape(4, 40, 24, 46, 1),
     ConvShape(2, 72, 72, 84, 3, 1, 72), ConvShape(9, 144, 144, 42, 5, 2, 144), ConvShape(1, 320, 320, 22, 5, 1, 320),
     ConvShape(1, 72, 72, 44, 3, 1, 72), ConvShape(2, 208, 208, 21, 5, 1, 208), ConvShape(1, 560, 560, 9, 7, 1, 560),
     ConvShape(2, 144, 144, 38, 3, 2, 144), ConvShape(12, 336, 336, 12, 3, 1, 336),
     ConvShape(8, 96, 96, 40, 3, 1, 96), ConvShape(4, 96, 96, 20, 3, 1, 24), ConvShape(1, 512, 512, 10, 3, 1, 32),
-    ConvShape(1, 400, 200, 6, 2, 2, 1, True), ConvShape(1, 160, 160, 24, 3, 1, 20), ConvShape(2, 320, 320, 13, 3, 1, 10),
+    ConvShape(1, 400, 200, 6, 2, 2, 1, True), ConvShape(1, 160, 160, 24, 3, 1, 20),
+    ConvShape(2, 72, 144, 36, 3, 1, 9), ConvShape(1, 336, 336, 14, 3, 2, 42), ConvShape(6, 240, 240, 12, 3, 1, 30),
+    ConvShape(3, 56, 24, 26, 2, 2, 1, True), ConvShape(1, 336, 160, 12, 3, 2, 1, True), ConvShape(1, 16, 24, 20, 3),
+    ConvShape(2, 320, 320, 13, 3, 1, 10),
     ConvShape(1, 80, 40, 18, 2, 2, 1, True), ConvShape(2, 144, 72, 11, 4, 2, 1, True), ConvShape(2, 208, 112, 9, 2, 2, 1, True),
 )  # fmt: skip
 MATMUL_SHAPES: tuple[tuple[int, int, int, int], ...] = (
@@ -125,13 +129,14 @@ MATMUL_SHAPES: tuple[tuple[int, int, int, int], ...] = (
 )  # fmt: skip
 """(batch, m, n, k)."""
 SHARED_SHAPES: tuple[tuple[int, int, int, int], ...] = (
-    (30, 2, 640, 224), (72, 1, 224, 640), (20, 6, 416, 416), (9, 20, 960, 320), (48, 3, 320, 144),
+    (30, 2, 640, 224), (72, 1, 224, 640), (20, 6, 416, 416), (9, 20, 960, 320), (48, 3, 320, 144), (40, 3, 1216, 432),
+    (18, 2, 640, 2080),
 )  # fmt: skip
 """The same with one matrix for the whole batch."""
 POOL_GRID: tuple[tuple[int, int, int, int], ...] = (
-    (24, 30, 3, 2), (72, 22, 3, 2), (160, 30, 3, 2), (40, 44, 2, 2), (208, 26, 2, 2), (96, 20, 3, 1),
+    (160, 30, 3, 2), (72, 60, 3, 2), (208, 26, 2, 2), (40, 88, 2, 2), (96, 20, 3, 1), (336, 14, 3, 1),
 )  # fmt: skip
-"""(planes, height and width, window, stride)."""
+"""(planes, height and width, window, stride); none so small that the processor could learn the data's order by heart."""
 
 
 @dataclass(frozen=True, slots=True)

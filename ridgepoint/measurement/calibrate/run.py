@@ -49,6 +49,7 @@ class Settings:
     """"" is what decoders need; "modules" what other modules need beside it."""
     conv_s: float = 0.012
     module_s: float = 0.0015
+    net_s: float = 0.12
     limit_s: float = 76.0
     """Wall time after which no further probe of a later round begins: one round is enough for an answer."""
     cold_visits: int = 5
@@ -128,11 +129,14 @@ def _round(s: Settings, number: int, linear: Linears, nets: Nets) -> Iterator[tu
 
 def _modules(s: Settings, number: int) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
     """What modules beyond decoders are made of; tensors beyond the cache in the first and the last round."""
+    from ridgepoint.measurement.calibrate.module_nets import module_net_samples  # it is torch from its first line
+
     for act in ("fp32", "bf16"):
         for layout in ("", "last"):
             yield f"convolution {act} {layout or 'first'}", conv_samples(act, layout, s.conv_s, s.cache_bytes)
         yield f"matmul {act}", matmul_samples(act, s.conv_s, s.cache_bytes)
         yield f"kinds {act}", module_kind_samples(act, s.module_s, s.cache_bytes)
+        yield f"networks {act}", module_net_samples(act, s.net_s)
         if number % 2 == 0:
             yield f"large tensors {act}", far_samples(act, s.module_s, s.cache_bytes)
 
