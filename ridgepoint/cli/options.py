@@ -1,5 +1,6 @@
 """Options that several commands share, written once."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,27 +8,18 @@ import typer
 from ridgepoint.errors import BadInput, UnknownName
 
 __all__ = [
-    "INTERRUPTED",
-    "Batches",
-    "Device",
-    "Dtype",
-    "Isl",
-    "Json",
-    "Model",
-    "On",
-    "Phase",
-    "Seconds",
-    "Threads",
-    "With",
-    "integers",
-]
+    "INTERRUPTED", "Assert", "Batches", "Device", "Dtype", "Isl", "Json", "Model", "On", "Phase", "Points",
+    "PredictOnly", "Protocol", "Report", "Seconds", "Seed", "Text", "Threads", "Windows", "With", "integers",
+]  # fmt: skip
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as of any process that SIGINT ends."""
 
 Model = Annotated[
     str,
-    typer.Argument(help="Catalogue name, directory, config.json, Hugging Face id, or linear:NxK.", show_default=False),
+    typer.Argument(
+        help="Catalogue name, directory, config.json, Hugging Face id, FILE.py:NAME, or linear:NxK.", show_default=False
+    ),
 ]
 With = Annotated[str, typer.Option("--with", help="Choices of every side that does not name them, as bf16+threads:2.")]
 
@@ -75,6 +67,20 @@ Seconds = Annotated[
     float, typer.Option("--seconds", help="Longest time to measure a point, in seconds.", callback=_seconds)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+
+Points = Annotated[str, typer.Option("--points", help="few: those that decide; all: every batch of the grid.")]
+Text = Annotated[
+    Path | None,
+    typer.Option("--text", help="Measure accuracy on this text; default: the one that ships with the model."),
+]
+Protocol = Annotated[
+    str, typer.Option("--protocol", help="How the text is cut: windows (256 tokens) or gptq (2048, its perplexity).")
+]
+Windows = Annotated[int, typer.Option("--windows", help="At most so many windows of the text.", min=8, max=100_000)]
+Seed = Annotated[int, typer.Option("--seed", help="Which windows are drawn.", min=0)]
+Assert = Annotated[str, typer.Option("--assert", help="Exit 1 unless it holds: speedup>1.2 or speedup@16>1.2.")]
+Report = Annotated[Path | None, typer.Option("--report", help="Write the report to this HTML file.")]
+PredictOnly = Annotated[bool, typer.Option("--predict-only", help="Place the bet and stop: measure nothing.")]
 
 
 def integers(option: str, text: str) -> tuple[int, ...]:

@@ -33,29 +33,15 @@ def why(
     device: options.Device = "cpu",
     on: options.On = "host",
     seconds: options.Seconds = 9.0,
-    points: Annotated[
-        str, typer.Option("--points", help="few: those that decide; all: every batch of the grid.")
-    ] = "few",
-    text: Annotated[
-        Path | None,
-        typer.Option("--text", help="Measure accuracy on this text; default: the one that ships with the model."),
-    ] = None,
-    protocol: Annotated[
-        str,
-        typer.Option("--protocol", help="How the text is cut: windows (256 tokens) or gptq (2048, its perplexity)."),
-    ] = "windows",
-    windows: Annotated[
-        int, typer.Option("--windows", help="At most so many windows of the text.", min=8, max=100_000)
-    ] = 200,
-    seed: Annotated[int, typer.Option("--seed", help="Which windows are drawn.", min=0)] = 0,
-    assert_: Annotated[
-        str, typer.Option("--assert", help="Exit 1 unless it holds: speedup>1.2 or speedup@16>1.2.")
-    ] = "",
-    report: Annotated[Path | None, typer.Option("--report", help="Write the report to this HTML file.")] = None,
+    points: options.Points = "few",
+    text: options.Text = None,
+    protocol: options.Protocol = "windows",
+    windows: options.Windows = 200,
+    seed: options.Seed = 0,
+    assert_: options.Assert = "",
+    report: options.Report = None,
     as_json: options.Json = False,
-    predict_only: Annotated[
-        bool, typer.Option("--predict-only", help="Place the bet and stop: measure nothing.")
-    ] = False,
+    predict_only: options.PredictOnly = False,
 ) -> int:
     """Will B be faster than A? The prediction is stored before anything runs; then the fewest points are measured."""
     assertion = _assertion(assert_)
@@ -83,18 +69,19 @@ def why(
         raise BadInput(f"--assert speaks of batch {assertion[0]}; --batch has {', '.join(map(str, question.grid))}")
     if report is not None:
         _check_writable(report)
-    with Store(default_path()) as store:
-        watcher = _Watch(quiet=as_json)
+    also = (assertion[0],) if assertion is not None and assertion[0] is not None else ()
+    effort = Effort(seconds=seconds, every_point=points == "all", also=also, text=asked)
+    with Store(default_path()) as store, _Watch(quiet=as_json) as watcher:
         if predict_only:
             show_unsettled(stored_bet(question, store, provenance())[0], [], as_json)
             return 0
-        also = (assertion[0],) if assertion is not None and assertion[0] is not None else ()
-        effort = Effort(seconds=seconds, every_point=points == "all", also=also, text=asked)
-        with watcher:
-            answer = settle_question(question, store, provenance(), watcher, effort, room_bytes(device))
+        answer = settle_question(question, store, provenance(), watcher, effort, room_bytes(device))
     show(answer, as_json, report)
-    if not answer.complete:
-        return options.INTERRUPTED
+    return options.INTERRUPTED if not answer.complete else _outcome(answer, assertion)
+
+
+def _outcome(answer: "Answer", assertion: tuple[int | None, str, float] | None) -> int:
+    """The exit code of a complete answer; NotSupported where nothing could be measured."""
     if not any(p.measured_speedup for p in answer.points):
         raise NotSupported(f"no point could be measured; {answer.points[0].flags[0]}")
     return _judge(answer, assertion)

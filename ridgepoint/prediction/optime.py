@@ -120,7 +120,7 @@ def _pointwise(op: Pointwise, target: Target, code_miss: Array, threads: int) ->
     if law is None:
         have = sorted({x.dtype for x in target.pointwise if x.kind == op.kind})
         raise NotSupported(f"{target.name} has no {op.kind} for {op.dtype}; it has {', '.join(have) or 'none'}")
-    far = far_share(op.bytes, target) if law.far_element_s else 0.0
+    far = far_share(op.traffic_bytes, target) if law.far_element_s else 0.0
     seconds = law.seconds(op.rows, op.cols, code_miss, far) / scaling_of(target, "pointwise", op.rows, threads)
     return seconds, (Used(op.kind, law.sigma, 1.0, law.sigma_composed),)
 

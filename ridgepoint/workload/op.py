@@ -210,6 +210,7 @@ class Pointwise:
     """An operator whose work grows with rows x cols: norms, activations, rotary embedding, look-ups, copies.
 
     `traffic`: elements read and written, where broadcasting or overlapping windows make them others than the kind's.
+    `held`: those of them that are temporaries of one module: they cost time, and are no compulsory bytes.
     """
 
     name: str
@@ -221,6 +222,12 @@ class Pointwise:
     count: int = 1
     sweep: Sweep = "forward"
     traffic: Array = 0.0
+    held: Array = 0.0
+
+    @property
+    def traffic_bytes(self) -> Array:
+        """All that the call reads and writes but its weights."""
+        return self.activation_bytes + DTYPE_BYTES[self.dtype] * self.held
 
     @property
     def flops(self) -> Array:
@@ -234,7 +241,7 @@ class Pointwise:
     def activation_bytes(self) -> Array:
         kind = POINTWISE[self.kind]
         plain = isinstance(self.traffic, float) and not self.traffic
-        elements = (kind.reads + kind.writes) * self.rows * self.cols if plain else self.traffic
+        elements = (kind.reads + kind.writes) * self.rows * self.cols if plain else self.traffic - self.held
         return DTYPE_BYTES[self.dtype] * elements
 
     @property

@@ -17,10 +17,13 @@ __all__ = ["RULES", "Described", "described", "is_view", "passed_over", "tensors
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A kind of operator (that of a workload), its sizes at this batch and what else decides its time."""
+    """A kind of operator (that of a workload), its sizes at this batch and what else decides its time.
+
+    Of passes over tensors `traffic` is in bytes here; the workload counts it in elements of the call's dtype.
+    """
 
     kind: str
-    sizes: dict[str, int]
+    sizes: dict[str, float]
     options: dict[str, int | bool | str] = field(default_factory=dict)
 
 
@@ -58,9 +61,13 @@ def tensors_of(values: Any) -> list[Tensor]:
     return []
 
 
-def _distinct(t: Tensor) -> int:
-    """Elements that are there: an expanded size counts once."""
-    return math.prod(n for n, step in zip(t.shape, t.stride(), strict=True) if step)
+def _stored(t: Tensor) -> int:
+    """Bytes that are there: an expanded size counts once."""
+    return t.element_size() * math.prod(n for n, step in zip(t.shape, t.stride(), strict=True) if step)
+
+
+def _written(out: Any) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors_of(out))
 
 
 def _first(out: Any) -> Tensor:
@@ -165,7 +172,7 @@ def _attention(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
 
 
 def _elementwise(kind: str) -> Rule:
-    """One pass: rows are items, cols the elements of one; traffic what is really there to be read and written."""
+    """One pass: rows are items, cols the elements of one; traffic the bytes that are there to be read and written."""
 
     def rule(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
         made = tensors_of((out,)) or tensors_of(args)
@@ -174,7 +181,7 @@ def _elementwise(kind: str) -> Rule:
         whole = sum(t.numel() for t in made)
         rows = made[0].shape[0] if made[0].dim() else 1
         given = tensors_of(args)
-        traffic = sum(map(_distinct, given)) + whole
+        traffic = sum(map(_stored, given)) + sum(t.numel() * t.element_size() for t in made)
         single = kind == "add" and (len(given) < 2 or min(t.numel() for t in given) <= 1)  # the other is a number
         return Described("scale" if single else kind, {"rows": rows, "cols": whole // max(rows, 1), "traffic": traffic})
 
@@ -186,7 +193,9 @@ def _copy(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
     tensors = tensors_of(args)
     if tensors and is_view(args, out):
         return Described("view", {"rows": 0, "cols": 0})
-    turned = any(t.numel() == _distinct(t) and not t.is_contiguous() and _reordered(t) for t in tensors)
+    turned = any(
+        t.numel() * t.element_size() == _stored(t) and not t.is_contiguous() and _reordered(t) for t in tensors
+    )
     return _elementwise("transpose" if turned else "copy")(args, kwargs, out)
 
 
@@ -232,7 +241,7 @@ def _instance_norm(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described
 
 def _reduce(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
     x, rows = args[0], _first(out).numel()
-    return Described("reduce", {"rows": rows, "cols": x.numel() // max(rows, 1), "traffic": x.numel() + rows})
+    return Described("reduce", {"rows": rows, "cols": x.numel() // max(rows, 1), "traffic": _stored(x) + _written(out)})
 
 
 def _pool(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
@@ -240,7 +249,7 @@ def _pool(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
     x, made, window = args[0], _first(out), args[1]
     dims = len(window) if isinstance(window, list | tuple) and len(window) > 1 else made.dim() - 2
     size = math.prod(window) if isinstance(window, list | tuple) and len(window) > 1 else _int(window) ** max(dims, 1)
-    return Described("pool", {"rows": made.numel(), "cols": size, "traffic": x.numel() + made.numel()})
+    return Described("pool", {"rows": made.numel(), "cols": size, "traffic": _stored(x) + _written(made)})
 
 
 def _int(value: Any) -> int:
@@ -252,7 +261,7 @@ def _adaptive_pool(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described
     x, made = args[0], _first(out)
     cols = max(1, x.numel() // max(made.numel(), 1))
     kind = "reduce" if cols > _WIDE_WINDOW else "pool"
-    return Described(kind, {"rows": made.numel(), "cols": cols, "traffic": x.numel() + made.numel()})
+    return Described(kind, {"rows": made.numel(), "cols": cols, "traffic": _stored(x) + _written(made)})
 
 
 _WIDE_WINDOW = 16

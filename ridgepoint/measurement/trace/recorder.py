@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ridgepoint.measurement.clock import Clock
 from ridgepoint.measurement.trace.aten import RULES, Described, described, is_view, passed_over, tensors_of
+from ridgepoint.measurement.trace.flow import Flow
 from ridgepoint.measurement.trace.living import Living
 
 __all__ = ["Recorder", "Seen", "followed", "quiet_paths"]
@@ -43,6 +44,10 @@ class Recorder(TorchDispatchMode):
         self.marks: list[tuple[Any, Any]] = []
         self.clock = clock
         self.stack: list[tuple[str, nn.Module | None]] = [("", None)]
+        self.frames = [0]
+        """Numbers of the module calls that are under way; one without parameters or children belongs to its caller's."""
+        self.opened = 0
+        self.flow = Flow()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
@@ -71,6 +76,14 @@ class Recorder(TorchDispatchMode):
             view = is_view(args, out)
             what, known = (Described("view", {"rows": 0, "cols": 0}), True) if view else (passed_over(args, out), False)
         path, module = self.stack[-1]
+        if what.kind != "view":
+            self.flow.called(
+                len(self.seen),
+                self.frames[-1],
+                "traffic" in what.sizes,
+                tensors_of((*args, *kwargs.values())),
+                tensors_of(out),
+            )
         own = what.kind == "linear" and type(module) is nn.Linear and len(args) > 1 and args[1] is module.weight
         self.seen.append(Seen(path, what, _dtype(args, out), name, known, own))
 
@@ -105,9 +118,13 @@ def followed(recorder: Recorder, module: nn.Module) -> Iterator[None]:
 
     def enter(m: nn.Module, _: Any) -> None:
         recorder.stack.append((paths.get(id(m), recorder.stack[-1][0]), m))
+        recorder.opened += 1
+        own = next(m.parameters(), None) is not None or next(m.buffers(), None) is not None
+        recorder.frames.append(recorder.opened if own or next(m.children(), None) is not None else recorder.frames[-1])
 
     def leave(_: nn.Module, __: Any, ___: Any) -> None:
         recorder.stack.pop()
+        recorder.frames.pop()
 
     hooks = (
         nn.modules.module.register_module_forward_pre_hook(enter),

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from ridgepoint.errors import BadInput, NotSupported
 from ridgepoint.measurement.trace.living import Living
 from ridgepoint.measurement.trace.load import Built, build_module, inputs_for, said_by
 from ridgepoint.measurement.trace.recorder import Recorder, Seen, followed, quiet_paths
+from ridgepoint.workload.format import DTYPE_BYTES
 from ridgepoint.workload.traced import Call, Traced
 
 __all__ = ["trace_built", "trace_file"]
@@ -73,10 +75,21 @@ def _run(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
         module(*args, **kwargs)
     if len(recorder.seen) > _MOST_CALLS:
         raise NotSupported(f"one call of the module makes {len(recorder.seen)} operator calls; at most {_MOST_CALLS}")
-    return recorder.seen, living.peak_bytes
+    held = recorder.flow.held()
+    seen = [_with_held(one, held.get(i, 0)) for i, one in enumerate(recorder.seen)]
+    return seen, living.peak_bytes
 
 
-def _line(xs: Sequence[int], ys: Sequence[int]) -> tuple[float, float]:
+def _with_held(seen: Seen, held: int) -> Seen:
+    """With its traffic, and what of it are temporaries of one module, in elements of its dtype."""
+    sizes, width = seen.what.sizes, DTYPE_BYTES[seen.dtype]
+    if "traffic" not in sizes:
+        return seen
+    counted = {**sizes, "traffic": sizes["traffic"] / width, "held": held / width}
+    return replace(seen, what=replace(seen.what, sizes=counted))
+
+
+def _line(xs: Sequence[int], ys: Sequence[float]) -> tuple[float, float]:
     """(a, b) of a + b x through the first and the last point."""
     slope = (ys[-1] - ys[0]) / (xs[-1] - xs[0])
     return ys[0] - slope * xs[0], slope
@@ -108,7 +121,7 @@ def _joined(label: str, runs: Sequence[list[Seen]]) -> tuple[tuple[Call, ...], t
     return _named(firsts), tuple(order)
 
 
-def _affine(label: str, seen: Seen, key: str, values: Sequence[int]) -> tuple[float, float]:
+def _affine(label: str, seen: Seen, key: str, values: Sequence[float]) -> tuple[float, float]:
     """(a, b) of a + b x batch through the first two, checked at the third."""
     start, slope = _line(_BATCHES[:2], values[:2])
     if abs(start + slope * _BATCHES[2] - values[2]) > 1e-6 * max(1, values[2]):
