@@ -5,7 +5,7 @@ import numpy as np
 from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import Target
 from ridgepoint.hardware.law_contraction import ContractionLaw, matmul_terms
-from ridgepoint.prediction.convolution import form_shares, terms_of
+from ridgepoint.prediction.convolution import form_shares, passes_of, terms_of
 from ridgepoint.prediction.used import Used, far_share, scaling_of
 from ridgepoint.quantity import Array
 from ridgepoint.workload import DTYPE_BYTES, Conv, Matmul
@@ -28,7 +28,7 @@ def contraction_time(op: Conv | Matmul, target: Target, threads: int) -> tuple[A
     used = []
     for form, share in form_shares(op, threads).items():
         law = _law(op, target, form, op.layout)
-        total = total + share * law.seconds(terms_of(op, form), op.inputs + op.outputs, far)
+        total = total + share * law.seconds(terms_of(op, form), passes_of(op, form) * (op.inputs + op.outputs), far)
         kernel = f"conv {form}{' channels last' if op.layout else ''}"
         used.append(Used(kernel, law.sigma, share, law.sigma_composed))
     return total / scaling_of(target, "conv", np.asarray(op.batch), threads), tuple(used)

@@ -6,11 +6,13 @@ from ridgepoint.hardware.law_contraction import conv_terms
 from ridgepoint.quantity import Array
 from ridgepoint.workload import Conv
 
-__all__ = ["FORMS", "form_shares", "terms_of"]
+__all__ = ["FORMS", "form_shares", "passes_of", "terms_of"]
 
-FORMS = ("window", "1x1", "native", "native 1x1", "depthwise", "grouped", "transposed")
-"""oneDNN's kernels by what decides their rate, and torch's own ("native": im2col and a product), which it takes for small
-fp32 inputs and, with one thread, for 1x1 windows of few items."""
+FORMS = (
+    "window", "1x1", "native", "native 1x1", "native transposed", "depthwise", "depthwise odd", "grouped", "transposed",
+)  # fmt: skip
+"""oneDNN's kernels by what decides their rate (odd: channels that do not fill its blocks), and torch's own ("native": im2col
+and a product), which it takes for small fp32 inputs and, with one thread, for 1x1 windows of few items."""
 _BLOCK = 16
 """Channels that oneDNN's kernels with 512-bit vectors handle together."""
 _FEW_CHANNELS = 4
@@ -31,11 +33,18 @@ def form_shares(op: Conv, threads: int) -> dict[str, Array]:
     wanted = op.spread | (batch >= _LARGE_BATCH) | (op.window != 1) | (threads > 1)
     worth = (op.groups > 1) | (op.window >= _LARGE_BATCH) | (batch > 1) | (np.asarray(op.inputs) > _SMALL_INPUT)
     mkldnn = np.where(wanted & worth, 1.0, 0.0)
-    native = "native 1x1" if op.window == 1 else "native"
+    native = "native 1x1" if op.window == 1 else "native transposed" if op.transposed else "native"
     return {form: share for form, share in ((blocked, mkldnn), (native, 1.0 - mkldnn)) if np.any(share)}
 
 
+def passes_of(op: Conv, form: str) -> float:
+    """How often the elements go past: oneDNN's kernels copy channels-first tensors into blocks and back."""
+    return 1.0 if op.layout or form.startswith("native") else 3.0
+
+
 def _blocked_form(op: Conv) -> str:
+    if op.form == "depthwise" and op.channels_in % _BLOCK:
+        return "depthwise odd"
     return op.form if op.form in ("depthwise", "grouped", "transposed", "1x1") else "window"
 
 

@@ -119,6 +119,8 @@ def _pointwise(op: Pointwise, target: Target, code_miss: Array, threads: int) ->
         return op.bytes / target.memory_bytes_per_s(), (Used("bytes / bandwidth", _UNMEASURED_SIGMA),)
     if law is None:
         have = sorted({x.dtype for x in target.pointwise if x.kind == op.kind})
+        if not target.contraction and op.kind in _OF_MODULES:
+            raise NotSupported(f"{target.name} knows decoders only, not {op.kind}; `ridge calibrate --modules` adds it")
         raise NotSupported(f"{target.name} has no {op.kind} for {op.dtype}; it has {', '.join(have) or 'none'}")
     far = far_share(op.traffic_bytes, target) if law.far_element_s else 0.0
     seconds = law.seconds(op.rows, op.cols, code_miss, far) / scaling_of(target, "pointwise", op.rows, threads)
@@ -127,4 +129,7 @@ def _pointwise(op: Pointwise, target: Target, code_miss: Array, threads: int) ->
 
 _BY_BYTES = frozenset({"adamw", "cross_entropy", "route"})
 """Of training and of mixtures of experts, which are on paper only."""
+_OF_MODULES = frozenset(
+    {"softmax", "gelu_erf", "sigmoid", "reduce", "pool", "copy", "transpose", "view", "batch_norm", "group_norm"}
+)
 _UNMEASURED_SIGMA = 0.3

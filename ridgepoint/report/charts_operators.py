@@ -1,6 +1,5 @@
 """Pictures of operators: the waterfall from A's step to B's, and the hierarchical roofline with every operator."""
 
-import math
 from collections.abc import Sequence
 
 from ridgepoint.quantity import show, show_time
@@ -78,7 +77,8 @@ def roofline_chart(a: SideCard, b: SideCard, batch: str, roofs: Sequence[Roof]) 
     x = log_scale([*(op.flops / op.bytes for op in ops), *_ridges(compute, memory)], margin=0.08, least=4.0)
     rates = [op.flops / op.time_s for op in ops]
     y = log_scale([*rates, *(r.per_s for r in compute)], margin=0.08, least=10.0)
-    plot = Plot(x, y, left=62.0, right=WIDTH - 96.0, top=36.0, bottom=356.0)
+    memory = sorted(memory, key=lambda r: r.per_s)  # the slowest meets the ceiling last, its name stands lowest
+    plot = Plot(x, y, left=62.0, right=WIDTH - 96.0, top=44.0 + _NAME * len(memory), bottom=380.0)
     still = axes(plot, [], "FLOPs per byte", {v: show(v, "FLOP/s") for v in y.ticks(5)})
     still += [label(plot.px(v), plot.bottom + 17, f"{v:g}", "tick", "middle") for v in x.ticks(6)]
     top = max((r.per_s for r in compute), default=y.high)
@@ -92,7 +92,7 @@ def roofline_chart(a: SideCard, b: SideCard, batch: str, roofs: Sequence[Roof]) 
     described = f"Roofline at batch {batch}: " + "; ".join(
         _op_words(side, op) for side, _, found in sides for op in found[:6]
     )
-    return picture(WIDTH, 396, described + ".", still, marks)
+    return picture(WIDTH, 420, described + ".", still, marks)
 
 
 def _ridges(compute: Sequence[Roof], memory: Sequence[Roof]) -> list[float]:
@@ -108,17 +108,23 @@ def _ceiling(plot: Plot, roof: Roof) -> list[str]:
     ]
 
 
-def _slope(plot: Plot, roof: Roof, top: float, turn: int) -> list[str]:
-    """FLOP/s = bytes/s x FLOPs per byte, from where it enters the plot to where it meets the highest ceiling."""
+def _slope(plot: Plot, roof: Roof, top: float, rank: int) -> list[str]:
+    """FLOP/s = bytes/s x FLOPs per byte, from where it enters the plot to the highest ceiling, where its name stands."""
     low = max(plot.x.low, plot.y.low / roof.per_s)
     high = min(plot.x.high, top / roof.per_s)
     if low >= high:
         return []
-    at = math.exp(math.log(low) + (0.04 + 0.05 * turn) * (math.log(high) - math.log(low)))
+    x, y = plot.px(high), plot.py(high * roof.per_s)
+    name = f"{roof.name} {show(roof.per_s, 'B/s')}"
     return [
         line(plot, [low, high], [low * roof.per_s, high * roof.per_s], "roof"),
-        label(plot.px(at) + 6, plot.py(at * roof.per_s) + 13, f"{roof.name} {show(roof.per_s, 'B/s')}", "note lifted"),
+        element("line", {"x1": x, "x2": x, "y1": y, "y2": plot.top - 4 - _NAME * rank, "class": "leader"}),
+        label(x + 3, plot.top - 6 - _NAME * rank, name, "note"),
     ]
+
+
+_NAME = 12
+"""Height of the name of a level of memory; names stand above each other."""
 
 
 def _op_words(side: SideCard, op: OpCard) -> str:

@@ -7,10 +7,11 @@ from ridgepoint.hardware import Target
 from ridgepoint.prediction import StepTime, predict_memory
 from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.study.document import OpCard, Roof, SideCard
-from ridgepoint.workload import Attention, Linear, Plan
+from ridgepoint.workload import Linear, Plan
 
 __all__ = ["kernels_of", "roofs", "side_card"]
 
+_GROUPS = {"attention": "attention", "conv": "convolutions", "matmul": "products of activations"}
 _MOST_OPS = 80
 """Operators of a side that a bet keeps, those that take longest; the others are summed up."""
 
@@ -75,9 +76,9 @@ def _breakdown(time: StepTime, target: Target) -> tuple[dict[str, float], dict[s
         share = float(t.seconds) / total
         bound = _bound(t, time, target)
         bounds[bound] = bounds.get(bound, 0.0) + share
-        group = (
-            t.op.role if isinstance(t.op, Linear) else "attention" if isinstance(t.op, Attention) else "other operators"
-        )
+        group = _GROUPS.get(t.op.kind, "other operators")
+        if isinstance(t.op, Linear):
+            group = "linear layers" if t.op.role == "other" else t.op.role
         shares[group] = shares.get(group, 0.0) + share
     waiting = 1.0 - float(time.device_s) / total
     if waiting > 0.005:  # the device waits for the host's launches

@@ -11,7 +11,7 @@ from ridgepoint.hardware import PointwiseLaw, Target
 from ridgepoint.hardware.law_contraction import ContractionLaw, matmul_terms
 from ridgepoint.hardware.nonnegative import fit_nonnegative
 from ridgepoint.prediction.contraction import far_of_matmul
-from ridgepoint.prediction.convolution import form_shares, terms_of
+from ridgepoint.prediction.convolution import form_shares, passes_of, terms_of
 from ridgepoint.prediction.used import far_share
 from ridgepoint.workload import DTYPE_BYTES, POINTWISE, Conv, Matmul
 
@@ -31,9 +31,15 @@ def with_modules(target: Target, samples: Sequence[Sample], source: str) -> Targ
             form = next(iter(form_shares(op, 1))) if isinstance(op, Conv) else "shared" if op.shared else ""
             groups[op.kind, form, s["act"], s.get("layout", "")].append((op, float(s["seconds"])))
     far = {(s["kind"], s["act"]): s for s in samples if s["probe"] == "far"}
-    laws = tuple(_law(target, key, points, source) for key, points in groups.items())
     pointwise = tuple(_with_far(law, far.get((law.kind, law.dtype)), target) for law in target.pointwise)
+    copies = {law.dtype: law.far_element_s / _COPIED for law in pointwise if law.kind == "copy"}
+    laws = tuple(_law(target, key, points, copies.get(key[2], 0.0), source) for key, points in groups.items())
     return msgspec.structs.replace(target, contraction=laws, pointwise=pointwise)
+
+
+_COPIED = 2
+"""A copied element is read and written: two that may lie far."""
+_LEAST_NEAR = 0.2
 
 
 def _conv(s: Sample) -> Conv:
@@ -58,12 +64,18 @@ def _matmul(s: Sample) -> Matmul:
     return Matmul("matmul", s["batch"], s["m"], s["n"], s["k"], s["act"], s["shared"])
 
 
-def _law(target: Target, key: Key, points: Sequence[tuple[Conv | Matmul, float]], source: str) -> ContractionLaw:
-    """All terms at once, elements in far memory as the last."""
+def _law(
+    target: Target, key: Key, points: Sequence[tuple[Conv | Matmul, float]], far_s: float, source: str
+) -> ContractionLaw:
+    """What an element in far memory costs is taken from copies and the rest fitted: few shapes tell the two apart."""
     kind, form, dtype, layout = key
     matrix = np.array([_features(op, form, target) for op, _ in points])
     seconds = np.array([s for _, s in points])
-    *terms, far_s = (float(c) for c in fit_nonnegative(matrix, seconds))
+    if form == "shared":  # read from beyond the second-level cache, not from memory: fitted
+        *terms, far_s = (float(c) for c in fit_nonnegative(matrix, seconds))
+    else:
+        near = np.maximum(seconds - far_s * matrix[:, -1], _LEAST_NEAR * seconds)
+        terms = [float(c) for c in fit_nonnegative(matrix[:, :-1], near)]
     return ContractionLaw(
         kind=kind, form=form, dtype=dtype, layout=layout, threads=1, terms=tuple(terms), far_element_s=far_s,
         sigma=_sigma(matrix, seconds, [*terms, far_s]), source=source,
@@ -82,7 +94,8 @@ def _sigma(matrix: Any, seconds: Any, coefficients: Sequence[float]) -> float:
 
 def _features(op: Conv | Matmul, form: str, target: Target) -> list[float]:
     if isinstance(op, Conv):
-        terms, elements, far = terms_of(op, form), op.inputs + op.outputs, far_share(op.activation_bytes, target)
+        terms, far = terms_of(op, form), far_share(op.activation_bytes, target)
+        elements = passes_of(op, form) * (op.inputs + op.outputs)
     else:
         terms = matmul_terms(op.batch, op.elements, op.batch * op.m * op.n * op.k)
         elements, far = far_of_matmul(op, target)

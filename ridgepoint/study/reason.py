@@ -11,7 +11,10 @@ __all__ = ["Rows", "reason"]
 
 Rows = tuple[tuple[OpRow, ...], tuple[OpRow, ...]]
 """Predicted operators of side a and of side b."""
-_GROUPS = {"linear": "the linear layers", "attention": "attention"}
+_GROUPS = {
+    "linear": "the linear layers", "conv": "the convolutions", "matmul": "the products of activations",
+    "attention": "attention",
+}  # fmt: skip
 _REST = "the operators between the layers"
 
 
@@ -38,6 +41,9 @@ def _why(rows_a: tuple[OpRow, ...], rows_b: tuple[OpRow, ...], winner: int, a: s
         return ""
     if group == _GROUPS["linear"]:
         return _linear_reason(rows_a, rows_b, winner, a, b)
+    if group in (_GROUPS["conv"], _GROUPS["matmul"]):
+        kind = "conv" if group == _GROUPS["conv"] else "matmul"
+        return f"{group} compute at {_rate(rows_b, kind)} in {b} against {_rate(rows_a, kind)} in {a}"
     name = _REST if group == _REST else group
     verb = "takes" if group == _GROUPS["attention"] else "take"
     return f"{name} {verb} {show_time(times_b.get(group, 0.0))} in {b} and {show_time(times_a.get(group, 0.0))} in {a}"
@@ -57,12 +63,15 @@ def _linear_reason(rows_a: tuple[OpRow, ...], rows_b: tuple[OpRow, ...], winner:
     moved = _sum(slow_rows, "bytes") / max(_sum(fast_rows, "bytes"), 1.0)
     if moved > 1 + TIE and _waits_for_memory(slow_rows):
         return f"the linear layers wait for weights and {fast} moves {moved:.1f}x fewer bytes"
-    rate_b, rate_a = (show(_sum(rows, "flops") / _sum(rows, "time_s"), "FLOP/s") for rows in (rows_b, rows_a))
-    return f"{b}'s kernels compute at {rate_b} against {rate_a} of {a}"
+    return f"{b}'s kernels compute at {_rate(rows_b, 'linear')} against {_rate(rows_a, 'linear')} of {a}"
 
 
-def _sum(rows: tuple[OpRow, ...], field: str) -> float:
-    return sum(getattr(row, field) for row in rows if row.kind == "linear") or 1e-12
+def _rate(rows: tuple[OpRow, ...], kind: str) -> str:
+    return show(_sum(rows, "flops", kind) / _sum(rows, "time_s", kind), "FLOP/s")
+
+
+def _sum(rows: tuple[OpRow, ...], field: str, kind: str = "linear") -> float:
+    return sum(getattr(row, field) for row in rows if row.kind == kind) or 1e-12
 
 
 def _waits_for_memory(rows: tuple[OpRow, ...]) -> bool:
