@@ -24,10 +24,17 @@ def check_weights(directory: Path) -> None:
         files = set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values())
     except (OSError, msgspec.DecodeError, RecursionError, ValueError) as error:
         raise BadInput(f"{index}: not an index of safetensors files: {error}") from None
-    missing = sorted(name for name in files if not (directory / name).is_file())
+    missing = sorted(name for name in files if not _is_file(directory, name))
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BadInput(f"{directory}: {missing[0]}{more} is missing, though {_INDEX} names it")
+        raise BadInput(f"{directory}: {missing[0][:80]}{more} is missing, though {_INDEX} names it")
+
+
+def _is_file(directory: Path, name: str) -> bool:
+    try:
+        return (directory / name).is_file()
+    except (OSError, ValueError):  # not a name that this file system can have
+        return False
 
 
 class _Index(msgspec.Struct):
