@@ -1,8 +1,8 @@
 """The bench inside the child process: keeps built models, answers each request with messages as they come."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from statistics import median
 from typing import Any
 
 import msgspec
@@ -11,9 +11,9 @@ from ridgepoint.measurement.busy import check_wall, load_between, snapshot
 from ridgepoint.measurement.clock import Clock, CudaEvents, ThreadCpu, Wall
 from ridgepoint.measurement.energy import probe
 from ridgepoint.measurement.joules import energy_per_step
-from ridgepoint.measurement.leaves import leaf_totals
+from ridgepoint.measurement.leaves import leaf_totals, own_cost_s
 from ridgepoint.measurement.memory import peak_bytes, reset_peak, resident_bytes
-from ridgepoint.measurement.paired import Budget, interleave, single
+from ridgepoint.measurement.paired import Budget, interleave, quantile, single
 from ridgepoint.measurement.request import (
     AccuracyRequest,
     CalibrationRequest,
@@ -28,7 +28,7 @@ from ridgepoint.measurement.tensors import activation_bytes, stored_bytes
 __all__ = ["Bench"]
 
 _KEPT_MODELS = 2
-_LEAF_STEPS = 7
+_LEAF_STEPS, _MOST_LEAF_STEPS, _LEAF_SECONDS = 7, 60, 0.3
 
 
 class Bench:
@@ -224,7 +224,6 @@ def _wait(device: str) -> Any:
 
 def _slowed(run: Runnable, clock: Clock, factor: float) -> Any:
     """The step, followed by (factor - 1) times its own duration of spinning on the same clock: a known effect."""
-    import time
 
     def step() -> object:
         start = clock.mark()
@@ -239,6 +238,10 @@ def _slowed(run: Runnable, clock: Clock, factor: float) -> Any:
 
 
 def _leaf_times(run: Runnable, clock: Clock) -> dict[str, float]:
-    """Median seconds per step of each operator."""
-    steps = [leaf_totals(run, clock) for _ in range(_LEAF_STEPS)]
-    return {name: median(step.get(name, 0.0) for step in steps) for name in steps[-1]}
+    """Seconds per step of each operator, by the same quantile as the step itself: of 7 steps, of short ones of more."""
+    steps: list[dict[str, float]] = []
+    own_s = own_cost_s(run, clock)
+    until = time.monotonic() + _LEAF_SECONDS
+    while len(steps) < _LEAF_STEPS or (time.monotonic() < until and len(steps) < _MOST_LEAF_STEPS):
+        steps.append(leaf_totals(run, clock, own_s))
+    return {name: quantile([step.get(name, 0.0) for step in steps]) for name in steps[-1]}

@@ -1,18 +1,28 @@
 """Seconds per step of each operator of a plan: leaves of the same last name are added up over layers."""
 
 from ridgepoint.measurement.clock import Clock
-from ridgepoint.measurement.optime import timed_leaves
+from ridgepoint.measurement.optime import overhead_s, timed_leaves
 from ridgepoint.measurement.runnable import Runnable
 
-__all__ = ["leaf_totals"]
+__all__ = ["leaf_totals", "own_cost_s"]
+
+
+def own_cost_s(run: Runnable, clock: Clock) -> float:
+    """What timing adds to each operator of `run`; to be measured once, before the steps."""
+    if not run.rows:
+        return overhead_s(clock)
+    from ridgepoint.measurement.trace.timing import call_overhead_s
+
+    return call_overhead_s(clock)
 
 
 def leaf_totals(run: Runnable, clock: Clock, own_s: float | None = None) -> dict[str, float]:
-    """One step of `run`, operator by operator; `own_s` is the wrapper's own cost where it is known already."""
+    """One step of `run`, operator by operator; `own_s` is `own_cost_s`, measured now where it is not given."""
+    own_s = own_cost_s(run, clock) if own_s is None else own_s
     if run.rows:
-        from ridgepoint.measurement.trace.timing import call_overhead_s, call_totals
+        from ridgepoint.measurement.trace.timing import call_totals
 
-        return call_totals(run.plain, run.rows, clock, call_overhead_s(clock) if own_s is None else own_s)
+        return call_totals(run.plain, run.rows, clock, own_s)
     with timed_leaves(run.model, clock, own_s) as times:
         run.plain()
     totals: dict[str, float] = {}

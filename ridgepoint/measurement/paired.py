@@ -24,6 +24,7 @@ __all__ = [
     "Verdict",
     "compare_rounds",
     "interleave",
+    "quantile",
     "single",
 ]
 
@@ -153,11 +154,11 @@ def interleave(
                 block_a = _block(step_a, clock, shape)
             kept_a += block_a
             kept_b += block_b
-            logs.append(math.log(_low(block_a) / _low(block_b)))
+            logs.append(math.log(quantile(block_a) / quantile(block_b)))
             n = len(logs)
             if n < 2:
                 continue
-            known = compare_rounds(logs, _low(kept_a), _low(kept_b), len(kept_a), placement)
+            known = compare_rounds(logs, quantile(kept_a), quantile(kept_b), len(kept_a), placement)
             if on_round is not None:
                 on_round(known)
             narrow = n >= budget.min_rounds and known.half_width <= budget.target_half_width
@@ -175,7 +176,7 @@ def single(step: Step, clock: Clock, budget: Budget = Budget()) -> Single:
         while True:
             block = _block(step, clock, shape)
             kept += block
-            logs.append(math.log(_low(block)))
+            logs.append(math.log(quantile(block)))
             n = len(logs)
             if n < 2:
                 continue
@@ -183,7 +184,7 @@ def single(step: Step, clock: Clock, budget: Budget = Budget()) -> Single:
             narrow = n >= budget.min_rounds and (high - low) / 2 <= budget.target_half_width
             if narrow or n >= max(2, budget.max_rounds) or time.monotonic() >= until:
                 break
-    return Single(_low(kept), float(np.median(kept)), len(kept), _spread(np.asarray(kept)))
+    return Single(quantile(kept), float(np.median(kept)), len(kept), _spread(np.asarray(kept)))
 
 
 def compare_rounds(logs: list[float], a_s: float, b_s: float, steps: int, placement: float = PLACEMENT) -> Paired:
@@ -281,7 +282,8 @@ def _block(step: Step, clock: Clock, shape: _Shape) -> list[float]:
     return [max(timed(step, clock, shape.calls), 1e-12) for _ in range(shape.kept)]
 
 
-def _low(seconds: list[float]) -> float:
+def quantile(seconds: list[float]) -> float:
+    """The 20th percentile: what a step takes when little disturbs it."""
     return float(np.quantile(seconds, _QUANTILE))
 
 

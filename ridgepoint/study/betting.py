@@ -12,6 +12,7 @@ from ridgepoint.prediction import Z80, StepTime, ratio_sigma, roofline_seconds, 
 from ridgepoint.quantity import show_ratio
 from ridgepoint.study.cards import roofs, side_card
 from ridgepoint.study.document import Bet, Curve, Flip
+from ridgepoint.study.modules import not_modelled
 from ridgepoint.study.question import Question, step_for
 from ridgepoint.workload import Plan
 
@@ -88,7 +89,8 @@ def place_bet(question: Question) -> Bet:
         random_weights=not question.directory, phase=question.phase, context=question.context,
         new=question.new, grid=question.grid, device=question.device, target=question.target.name,
         target_date=question.target.date, machine_id=question.target.machine_id, a=a_card, b=tuple(cards),
-        curves=tuple(curves), flips=flips, tie=TIE, roofs=roofs(question.target), statement=_statement(question, curves, flips),
+        curves=tuple(curves), flips=flips, tie=TIE, roofs=roofs(question.target),
+        flags=not_modelled(question.workload), statement=_statement(question, curves, flips),
     )  # fmt: skip
 
 

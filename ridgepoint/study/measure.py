@@ -14,7 +14,7 @@ from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.quantity import show_bytes
 from ridgepoint.result import OpRow, Result, Value
 from ridgepoint.study.cards import kernels_of
-from ridgepoint.study.modules import subject_named
+from ridgepoint.study.modules import not_modelled, subject_named
 from ridgepoint.study.provenance import provenance
 from ridgepoint.study.question import check_step, target_for, traced_in
 from ridgepoint.workload import Plan, Step, Traced, decode, forward, mixed, prefill, train, weights_directory
@@ -56,7 +56,7 @@ def predict_side(
             f"{model} as {plan.side} needs {show_bytes(need)}; {target.name} has {show_bytes(room)} in all"
         )
     result = predict(plan, target)
-    return replace(result, flags=(*result.flags, *_elsewhere(target, on))), target
+    return replace(result, flags=(*result.flags, *not_modelled(plan.workload), *_elsewhere(target, on))), target
 
 
 def measure_side(

@@ -6,9 +6,9 @@ import msgspec
 
 from ridgepoint.measurement.request import Subject, TraceRequest
 from ridgepoint.measurement.session import Session
-from ridgepoint.workload import Encoder, Traced, load_model
+from ridgepoint.workload import Encoder, Traced, Workload, load_model
 
-__all__ = ["is_module", "subject_named", "traced_module"]
+__all__ = ["is_module", "not_modelled", "subject_named", "traced_module"]
 
 _MODULE = re.compile(r"(?P<path>.+\.py):(?P<name>[A-Za-z_]\w*)")
 
@@ -31,3 +31,8 @@ def traced_module(name: str, dtypes: tuple[str, ...] = ("",)) -> Traced:
     with Session() as session:
         message = [m for m in session.ask(request) if m["kind"] == "done"][-1]
     return msgspec.convert(message["traced"], Traced)
+
+
+def not_modelled(workload: Workload) -> tuple[str, ...]:
+    """What of the model its formulas leave out, as flags."""
+    return tuple(f"not modelled: {what}" for what in getattr(workload, "not_modelled", ()))
