@@ -10,10 +10,12 @@ from ridgepoint.study.document import OpCard, Roof, SideCard
 
 __all__ = ["roofline_chart", "waterfall_chart"]
 
-WIDTH = 640
+WIDTH = 460
 _BARS = 9
 """Operators with a bar of their own in a waterfall, those that change most; the others share the last."""
-_ROW, _NAMES = 26, 190
+_ROW, _NAMES = 26, 150
+_LEAST_CHANGE = 5e-4
+"""Of the longer step: what changes less has no bar of its own."""
 
 
 def waterfall_chart(a: SideCard, b: SideCard, batch: str) -> str:
@@ -31,7 +33,7 @@ def waterfall_chart(a: SideCard, b: SideCard, batch: str) -> str:
         low, high = sorted((levels[i], levels[i + 1]))
         said = f"{'−' if change < 0 else '+'}{show_time(abs(change))}"
         style = "saves" if change < 0 else "adds"
-        parts.append(_bar(i + 1, short(clean(name), 26), low / most, high / most, style, said))
+        parts.append(_bar(i + 1, short(clean(name), 20), low / most, high / most, style, said))
         words.append(f"{name} {said}")
     parts.append(_bar(len(steps) + 1, f"{short(clean(b.text), 18)}: {show_time(last)}", 0.0, last / most, "whole-b"))
     words.append(f"{b.text} {show_time(last)}")
@@ -47,14 +49,16 @@ def _steps(a: Sequence[OpCard], b: Sequence[OpCard]) -> list[tuple[str, float]]:
     """(operator, change of its time), the largest savings and costs by name, the others together."""
     times_a, times_b = ({op.name: op.time_s for op in ops} for ops in (a, b))
     changes = {name: times_b.get(name, 0.0) - times_a.get(name, 0.0) for name in {**times_a, **times_b}}
-    ranked = sorted(changes, key=lambda name: -abs(changes[name]))
-    named = [(name, changes[name]) for name in ranked[:_BARS]]
-    rest = sum(changes[name] for name in ranked[_BARS:])
-    return [*sorted(named, key=lambda item: item[1]), *([(f"{len(ranked) - _BARS} others", rest)] if rest else [])]
+    least = _LEAST_CHANGE * max(_sum(a), _sum(b))
+    ranked = sorted((name for name in changes if abs(changes[name]) >= least), key=lambda name: -abs(changes[name]))
+    named = ranked[:_BARS]
+    rest = [changes[name] for name in changes if name not in named]
+    steps = sorted(((name, changes[name]) for name in named), key=lambda item: item[1])
+    return [*steps, *([(f"{len(rest)} others", sum(rest))] if any(rest) else [])]
 
 
 def _bar(row: int, name: str, low: float, high: float, style: str, said: str = "") -> str:
-    room = WIDTH - _NAMES - 70
+    room = WIDTH - _NAMES - 62
     x, width, y = _NAMES + room * low, max(1.5, room * (high - low)), 4.0 + _ROW * row
     text = label(min(x + width + 6, WIDTH - 60.0), y + 14, said, "note") if said else ""
     shape = element("rect", {"x": x, "y": y + 2, "width": width, "height": _ROW - 9, "class": style})
@@ -78,7 +82,7 @@ def roofline_chart(a: SideCard, b: SideCard, batch: str, roofs: Sequence[Roof]) 
     rates = [op.flops / op.time_s for op in ops]
     y = log_scale([*rates, *(r.per_s for r in compute)], margin=0.08, least=10.0)
     memory = sorted(memory, key=lambda r: r.per_s)  # the slowest meets the ceiling last, its name stands lowest
-    plot = Plot(x, y, left=62.0, right=WIDTH - 96.0, top=44.0 + _NAME * len(memory), bottom=380.0)
+    plot = Plot(x, y, left=58.0, right=WIDTH - 92.0, top=44.0 + _NAME * len(memory), bottom=330.0)
     still = axes(plot, [], "FLOPs per byte", {v: show(v, "FLOP/s") for v in y.ticks(5)})
     still += [label(plot.px(v), plot.bottom + 17, f"{v:g}", "tick", "middle") for v in x.ticks(6)]
     top = max((r.per_s for r in compute), default=y.high)
@@ -92,12 +96,15 @@ def roofline_chart(a: SideCard, b: SideCard, batch: str, roofs: Sequence[Roof]) 
     described = f"Roofline at batch {batch}: " + "; ".join(
         _op_words(side, op) for side, _, found in sides for op in found[:6]
     )
-    return picture(WIDTH, 420, described + ".", still, marks)
+    return picture(WIDTH, 370, described + ".", still, marks)
 
 
 def _ridges(compute: Sequence[Roof], memory: Sequence[Roof]) -> list[float]:
-    """Where the highest ceiling meets the lowest slope."""
-    return [max(r.per_s for r in compute) / min(r.per_s for r in memory)] if compute and memory else []
+    """Where the highest ceiling meets each slope, and a stretch of the steepest before it."""
+    if not compute or not memory:
+        return []
+    meet = [max(r.per_s for r in compute) / r.per_s for r in memory]
+    return [min(meet) / 2, *meet]
 
 
 def _ceiling(plot: Plot, roof: Roof) -> list[str]:

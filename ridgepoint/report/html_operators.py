@@ -33,7 +33,7 @@ def operators_section(bet: Bet) -> str:
     return (
         '<h2>Operator by operator</h2>\n<p class="soft">Predicted. The slopes are the attained read bandwidths of each level of '
         "memory, the level lines the attained arithmetic rates, one thread; point at an operator, or reach it with Tab."
-        f'</p>\n{legend(keys)}\n<div class="charts wide">{"".join([*falls, *roofs])}</div>\n'
+        f'</p>\n{legend(keys)}\n<div class="charts">{"".join([*falls, *roofs])}</div>\n'
         f"<details><summary>All operators as tables</summary>{''.join(tables)}</details>"
     )
 
