@@ -112,6 +112,7 @@ def test_a_convolution_needs_its_calibration(ridge, module, isolated_home):
         (("predict", "{}:nothing", "--on", "test-target"), "has no function 'nothing'; it has build, image"),
         (("predict", "./nowhere.py:build", "--on", "test-target"), "no such file"),
         (("why", "{}:build", "fp32..bf16", "--phase", "prefill", "--on", "test-target"), "leave --phase out"),
+        (("why", "{}:build", "fp32..channels-last", "--on", "test-target"), "calls no convolution"),
         (("why", "{}:build", "fp32..math", "--on", "test-target"), "calls no attention kernel"),
         (("why", "{}:build", "bf16..int4:g256", "--on", "test-target", "--batch", "1"), "has no kernel"),
     ],

@@ -211,3 +211,14 @@ def test_a_module_that_reads_values_is_refused(tmp_path: Path) -> None:
 def test_a_module_without_a_file_says_so() -> None:
     with pytest.raises(BadInput, match="no such file"):
         trace_file("./nowhere.py", "build", ("",))
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_layout_of_the_example_is_followed(last: bool) -> None:
+    order = torch.channels_last if last else torch.contiguous_format
+    module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3)).to(
+        memory_format=order
+    )
+    convs = [op for op in traced(module, torch.randn(2, 3, 9, 9).to(memory_format=order)).forward_ops(forward(4, 1), "fp32")
+             if isinstance(op, Conv)]  # fmt: skip
+    assert [op.layout for op in convs] == (["last", "last"] if last else ["", ""])

@@ -7,6 +7,7 @@ from ridgepoint.choice.fp8 import Fp8
 from ridgepoint.choice.int4 import Int4
 from ridgepoint.choice.int8 import Int8
 from ridgepoint.choice.launch import Launch
+from ridgepoint.choice.layout import Layout
 from ridgepoint.choice.nf4 import Nf4
 from ridgepoint.choice.precision import Precision
 from ridgepoint.choice.threads import Threads
@@ -20,6 +21,7 @@ CHOICES: tuple[type[Choice], ...] = (
     Nf4,
     Fp8,
     AttentionKernel,
+    Layout,
     Batch,
     Launch,
     Threads,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ridgepoint.errors import NotSupported
-from ridgepoint.workload import Attention, Plan, Traced
+from ridgepoint.workload import Attention, Conv, Plan, Traced
 
 if TYPE_CHECKING:
     from ridgepoint.measurement.trace.load import Built
@@ -40,12 +40,20 @@ def module_call(plan: Plan, built: "Built") -> Callable[[Any], object]:
         raise NotSupported("a training step of a module is not measured; leave --phase out")
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[plan.dtype]
     args, kwargs = inputs_for(built, int(plan.step.sequences), dtype, plan.device)
+    if any(isinstance(op, Conv) and op.layout == "last" for op in plan.ops):
+        args, kwargs = tuple(map(_channels_last, args)), {key: _channels_last(x) for key, x in kwargs.items()}
 
     @torch.inference_mode()
     def call(module: Any) -> object:
         return module(*args, **kwargs)
 
     return _by_math(call) if any(isinstance(op, Attention) and op.kernel == "math" for op in plan.ops) else call
+
+
+def _channels_last(x: Any) -> Any:
+    import torch
+
+    return x.to(memory_format=torch.channels_last) if isinstance(x, torch.Tensor) and x.dim() == 4 else x
 
 
 def _by_math(call: Callable[[Any], object]) -> Callable[[Any], object]:

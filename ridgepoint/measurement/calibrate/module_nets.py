@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ridgepoint.measurement.calibrate.linear import DTYPES
 from ridgepoint.measurement.calibrate.pool import summarise
 from ridgepoint.measurement.clock import ThreadCpu
-from ridgepoint.measurement.trace.load import Built, inputs_for
+from ridgepoint.measurement.trace.load import Built
 from ridgepoint.measurement.trace.timing import call_overhead_s, call_totals
 from ridgepoint.measurement.trace.trace import trace_built
 
@@ -74,26 +74,34 @@ class _Tokens(nn.Module):
         return self.out(y.transpose(1, 2).reshape(b, t, c))
 
 
-_NETS = {"images": (_Images, 72, (1, 3, 17)), "tokens": (_Tokens, 56, (1, 4, 24))}
-"""Network, height and width of its input, batches."""
+_NETS = {
+    "images": (_Images, 72, (1, 3, 17), ""), "images, channels last": (_Images, 72, (1, 3, 17), "last"),
+    "tokens": (_Tokens, 56, (1, 4, 24), ""),
+}  # fmt: skip
+"""Network, height and width of its input, batches, layout."""
 
 
 def module_net_samples(act: str, seconds: float) -> Iterator[dict[str, Any]]:
     """A sample per network and batch in one dtype: seconds of the step and of each row, and the traced network itself."""
     dtype = getattr(torch, DTYPES[act])
-    for name, (made, side, batches) in _NETS.items():
+    for name, (made, side, batches, layout) in _NETS.items():
+        order = torch.channels_last if layout else torch.contiguous_format
         torch.manual_seed(0)
-        built = Built(made().eval().requires_grad_(False), (torch.randn(1, 3, side, side),), {}, 1)
-        module = made().eval().requires_grad_(False).to(dtype)
-        traced = trace_built(f"calibration:{name}", built, (act,))
+        example = torch.randn(1, 3, side, side).to(memory_format=order)
+        traced = trace_built(f"calibration:{name}", _built(made, example, order), (act,))
+        module = _built(made, example, order).module.to(dtype)
         for batch in batches:
-            (x,), _ = inputs_for(Built(module, (torch.randn(1, 3, side, side),), {}, 1), batch, dtype, "cpu")
+            x = example.to(dtype).repeat(batch, 1, 1, 1).contiguous(memory_format=order)
             whole, rows = _time(module, x, traced.rows_in_order(act), seconds)
             timing = summarise(whole)
             yield {
                 "probe": "module net", "net": name, "traced": msgspec.to_builtins(traced), "batch": batch, "act": act,
                 "seconds": timing.seconds, "spread": timing.spread, "n_samples": timing.samples, "ops": rows,
             }  # fmt: skip
+
+
+def _built(made: type[nn.Module], example: Tensor, order: torch.memory_format) -> Built:
+    return Built(made().eval().requires_grad_(False).to(memory_format=order), (example,), {}, 1)
 
 
 def _time(module: nn.Module, x: Tensor, rows: tuple[str, ...], seconds: float) -> tuple[list[int], dict[str, float]]:

@@ -27,8 +27,6 @@ def conv_samples(act: str, layout: str, seconds: float, cache_bytes: float) -> I
     stream, dtype = weight_stream(cache_bytes), getattr(torch, DTYPES[act])
     with torch.inference_mode():
         for shape in CONV_SHAPES:
-            if layout and shape.transposed:
-                continue
             timing = timed(_conv(shape, dtype, layout), seconds, stream)
             yield {
                 "probe": "conv", "act": act, "layout": layout, **asdict(shape),

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 __all__ = ["RULES", "Described", "described", "is_view", "passed_over", "tensors_of"]
@@ -139,14 +138,13 @@ def _conv(transposed: bool | None) -> Rule:
         dims = weight.dim() - 2
         batched = x.dim() == dims + 2
         pixels_in, pixels_out = math.prod(x.shape[-dims:]), math.prod(out.shape[-dims:])
-        last = dims == 2 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
         sizes = {"batch": x.shape[0] if batched else 1, "pixels_in": pixels_in, "pixels_out": pixels_out}
         n = weight.shape[1] * groups if turned else weight.shape[0]
         channels = weight.shape[0] if turned else weight.shape[1] * groups
         return Described("conv", sizes, {
             "channels_in": channels, "n": n, "window": math.prod(weight.shape[2:]), "groups": groups,
             "spread": _any_above_one(stride) or _any_above_one(dilation), "transposed": turned, "bias": bias,
-            "layout": "last" if last else "",
+            "layout": "",
         })  # fmt: skip
 
     return rule

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ridgepoint.errors import BadInput
 
-__all__ = ["Built", "build_module", "inputs_for", "said_by"]
+__all__ = ["Built", "build_module", "inputs_for", "order_of", "said_by"]
 
 _OURS = Path(__file__).parents[2]
 _WANTED = "it must return (module, example) with example a tensor, a tuple of tensors or a dict of keyword tensors"
@@ -54,13 +54,22 @@ def inputs_for(
         if not isinstance(x, Tensor):
             return x
         to = dtype if dtype is not None and x.is_floating_point() else x.dtype
-        if x.dim() and x.shape[0] == built.items:
-            if device == "meta":
-                return torch.empty((batch, *x.shape[1:]), dtype=to, device="meta")
-            x = x.repeat(-(-batch // built.items), *([1] * (x.dim() - 1)))[:batch]
-        return torch.empty_like(x, dtype=to, device="meta") if device == "meta" else x.to(device, to).contiguous()
+        items = batch if x.dim() and x.shape[0] == built.items else x.shape[0] if x.dim() else 1
+        if device == "meta":
+            shape = (items, *x.shape[1:]) if x.dim() else ()
+            return torch.empty(shape, dtype=to, device="meta", memory_format=order_of(x))
+        order = order_of(x)
+        if x.dim() and items != x.shape[0]:
+            x = x.repeat(-(-items // built.items), *([1] * (x.dim() - 1)))[:items]
+        return x.to(device, to).contiguous(memory_format=order)
 
     return tuple(map(resized, built.args)), {key: resized(x) for key, x in built.kwargs.items()}
+
+
+def order_of(x: Tensor) -> torch.memory_format:
+    """Channels last where the example is."""
+    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 @contextmanager

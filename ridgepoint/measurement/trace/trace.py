@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ridgepoint.errors import BadInput, NotSupported
 from ridgepoint.measurement.trace.living import Living
-from ridgepoint.measurement.trace.load import Built, build_module, inputs_for, said_by
+from ridgepoint.measurement.trace.load import Built, build_module, inputs_for, order_of, said_by
 from ridgepoint.measurement.trace.recorder import Recorder, Seen, followed, quiet_paths
 from ridgepoint.workload.format import DTYPE_BYTES
 from ridgepoint.workload.traced import Call, Traced
@@ -75,9 +75,16 @@ def _run(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
         module(*args, **kwargs)
     if len(recorder.seen) > _MOST_CALLS:
         raise NotSupported(f"one call of the module makes {len(recorder.seen)} operator calls; at most {_MOST_CALLS}")
-    held = recorder.flow.held()
-    seen = [_with_held(one, held.get(i, 0)) for i, one in enumerate(recorder.seen)]
+    held, last = recorder.flow.held(), any(order_of(t) is torch.channels_last for t in given)
+    seen = [_with_held(_laid_out(one, last), held.get(i, 0)) for i, one in enumerate(recorder.seen)]
     return seen, living.peak_bytes
+
+
+def _laid_out(seen: Seen, last: bool) -> Seen:
+    """Convolutions of two dimensions keep the order of the input; tensors without memory do not show it."""
+    if not last or seen.what.kind != "conv":
+        return seen
+    return replace(seen, what=replace(seen.what, options={**seen.what.options, "layout": "last"}))
 
 
 def _with_held(seen: Seen, held: int) -> Seen:

@@ -1,0 +1,54 @@
+"""How image tensors lie in memory: `channels-last` spares convolutions the copies into their blocks and back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from ridgepoint.choice.base import Words, no_more_words
+from ridgepoint.errors import NotSupported
+from ridgepoint.workload import Conv, Op, Plan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Layout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`channels-last` converts the module and its inputs; `channels-first` is the framework's own order."""
+
+    name: str
+
+    NAMES: ClassVar[tuple[str, ...]] = ("channels-last", "channels-first")
+    AXIS: ClassVar[str] = "layout"
+
+    @classmethod
+    def parse(cls, name: str, words: Words) -> "Layout":
+        no_more_words(name, words)
+        return cls(name)
+
+    @property
+    def spelled(self) -> str:
+        return self.name
+
+    def acts(self, device: str) -> tuple[str, ...]:
+        return ()
+
+    def check(self, plan: Plan) -> None:
+        if not any(isinstance(op, Conv) for op in plan.ops):
+            raise NotSupported(f"{plan.workload.name} calls no convolution, so {self.name} changes nothing in it")
+
+    def on_paper(self, plan: Plan) -> Plan:
+        layout = "last" if self.name == "channels-last" else ""
+
+        def rewrite(op: Op) -> Op:
+            return replace(op, layout=layout) if isinstance(op, Conv) else op
+
+        return plan.rewritten(rewrite)
+
+    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
+        """The weights of convolutions; inputs are converted where the module is run."""
+        import torch
+
+        return model.to(memory_format=torch.channels_last) if self.name == "channels-last" else model
