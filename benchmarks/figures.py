@@ -31,12 +31,19 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
             f"{record['seconds']:.0f}",
             record["verdict"].replace("\n", "\n>\n> "),
         )
+        found |= _pocket(record.get("pocket"))
+    if record := _read(records, "modules.json"):
+        found |= _modules(record)
     if record := _read(records, "same-load0.json"):
         found |= of_same(record)
     if record := _read(records, "operators.json"):
         found |= _operators(record)
     if record := _read(records, "fast.json"):
-        found |= {f"fast.{name}": f"{record[name]:.2g}" for name in ("import_s", "help_s", "prediction_ms")}
+        found |= {
+            f"fast.{name}": f"{record[name]:.2g}"
+            for name in ("import_s", "help_s", "prediction_ms", "report_s")
+            if name in record
+        }
     idle, loaded = _read(records, "linear-load0.json"), _read(records, "linear-load2.json")
     if idle and loaded:
         found |= of_linear(idle["points"], loaded["points"])
@@ -65,6 +72,30 @@ def _truth(record: dict[str, Any]) -> dict[str, str]:
         "coverage": f"{100 * everything['coverage80']:.0f} %", "width": f"{100 * everything['width']:.0f} %",
         "roofline_mape": f"{100 * everything['roofline_mape']:.0f} %",
         "roofline_sign": f"{100 * everything['roofline_sign']:.0f} %",
+    }  # fmt: skip
+
+
+def _pocket(answer: dict[str, Any] | None) -> dict[str, str]:
+    """Verdict and accuracy of the small trained model."""
+    from ridgepoint.report.accuracy_words import accuracy_lines
+
+    if answer is None:
+        return {}
+    lines = "\n>\n> ".join(accuracy_lines(answer["accuracy"]))
+    return {"pocket.verdict": answer["verdict"].replace("\n", "\n>\n> "), "pocket.accuracy": lines}
+
+
+def _modules(record: dict[str, Any]) -> dict[str, str]:
+    """Bets and tables of modules that are no decoder."""
+    everything = next(row for row in record["score"]["b"] if row["group"] == "all")
+    worst = max((row for row in record["score"]["model"] if row["group"] != "all"), key=lambda row: row["mape"])
+    apart = [abs(table["rows_over_step"] - 1) for table in record["tables"]]
+    return {
+        "modules.n": str(len({p["model"] for p in record["points"]})), "modules.points": str(everything["n"]),
+        "modules.mape": _percent(everything["mape"]), "modules.sign": _of(everything["sign_right"], everything["sign_n"]),
+        "modules.worst": f"{_percent(worst['mape'])} ({worst['group'].rpartition('/')[2]})",
+        "modules.coverage": f"{100 * everything['coverage80']:.0f} %", "modules.rows": _percent(max(apart)),
+        "modules.within": _of(sum(a <= 0.05 for a in apart), len(apart)),
     }  # fmt: skip
 
 

@@ -94,6 +94,27 @@ def test_a_bet_quantises_its_linear_layers(ridge, module):
     assert all(p["measured_speedup"] for p in answer["points"])
     assert set(answer["bet"]["b"][0]["kernels"]) == {"0", "2"}
     assert "is no language model" in answer["accuracy"]["reason"]
+    page = module.with_name("all.html")
+    assert ridge("report", "--all", "--html", page).code == 0
+    text = page.read_text()
+    assert (
+        "1 settled bets" not in text
+        and "1 settled bet" in text
+        and "bf16..int8" in text
+        and "http" not in text.split("<main>")[1]
+    )
+
+
+def test_all_bets_need_a_file_and_a_bet(ridge, tmp_path):
+    refused = ridge("report", "--all")
+    assert refused.code == 2 and "--html FILE" in refused.complaint
+    refused = ridge("report", "--all", "--html", tmp_path / "all.html")
+    assert refused.code == 2 and "no settled bet" in refused.complaint
+
+
+def test_modules_are_calibrated_on_the_cpu(ridge):
+    refused = ridge("calibrate", "--modules", "--device", "cuda")
+    assert refused.code == 2 and "for the CPU" in refused.complaint
 
 
 def test_a_convolution_needs_its_calibration(ridge, module, isolated_home):

@@ -54,9 +54,14 @@ def report(
         str, typer.Argument(help="Id of a bet, or its beginning; default: the newest.", show_default=False)
     ] = "",
     html: Annotated[Path | None, typer.Option("--html", help="Write the report to this file.")] = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="A page of all settled bets with their score; needs --html.")
+    ] = False,
     as_json: options.Json = False,
 ) -> int:
     """Show a bet again: a settled one exactly as it was, an open one with what was measured so far."""
+    if all_:
+        return _report_all(record, html, as_json)
     from ridgepoint.cli.why import show, show_unsettled
     from ridgepoint.store import Store, default_path
     from ridgepoint.study.document import answer_from
@@ -73,6 +78,22 @@ def report(
         raise BadInput(f"bet {bet.id} is not settled; the same `ridge why` command settles it, then there is a report")
     else:
         show_unsettled(bet, points, as_json)
+    return 0
+
+
+def _report_all(record: str, html: Path | None, as_json: bool) -> int:
+    if record or as_json or html is None:
+        raise BadInput("--all writes one page of all bets: give --html FILE with it, and no id and no --json")
+    from ridgepoint.report.html_all import all_html
+    from ridgepoint.store import Store, default_path
+    from ridgepoint.study.score import score_answers, settled
+
+    with Store(default_path()) as store:
+        answers = settled(store)
+    if not answers:
+        raise BadInput("no settled bet in the store; `ridge why MODEL A..B` places and settles one")
+    html.write_text(all_html(answers, score_answers(answers)), encoding="utf-8")
+    sys.stderr.write(f"report of {len(answers)} bets: {html}\n")
     return 0
 
 

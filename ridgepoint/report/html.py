@@ -1,5 +1,6 @@
 """An answer as one HTML page that stands alone: question, verdict, charts, figures, and how they were measured."""
 
+from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 
@@ -44,7 +45,7 @@ from ridgepoint.report.words import (
 )
 from ridgepoint.study.document import Answer, Bet, Curve, Flip, Point, SideCard
 
-__all__ = ["answer_html"]
+__all__ = ["answer_html", "page"]
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -55,12 +56,17 @@ def answer_html(answer: Answer) -> str:
         _head(answer), _speedups(answer), _table_section(answer), _times(answer), operators_section(answer.bet),
         _memory(answer), record_section(answer), _method(answer), _machine(answer), _flags(answer), _definitions(),
     )  # fmt: skip
+    return page(question(answer.bet), sections)
+
+
+def page(title: str, sections: Iterable[str]) -> str:
+    """Sections of markup as one document with the house's style, which requests nothing and runs nothing."""
     style = files("ridgepoint.report").joinpath("page.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">\n<link rel="icon" href="data:,">\n'
-        f"<title>{escaped(question(answer.bet))}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escaped(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(sections)
         + "\n</main>\n</body>\n</html>\n"
     )

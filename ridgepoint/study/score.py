@@ -11,7 +11,7 @@ from ridgepoint.study.document import Answer, Point, answer_from
 from ridgepoint.study.score_row import ScoreRow
 from ridgepoint.study.score_times import score_operators, score_sides
 
-__all__ = ["BY", "ScoreRow", "score", "score_answers"]
+__all__ = ["BY", "ScoreRow", "score", "score_answers", "settled"]
 
 EFFECT = 0.10
 """Signs are scored where the measured effect exceeds this; smaller ones are reported apart."""
@@ -29,10 +29,15 @@ def score(store: Store, by: str = "b") -> list[ScoreRow]:
     """
     if by == "operator":
         return score_operators(r.body for r in store.records(kind="measurement"))
+    return score_answers(settled(store), by)
+
+
+def settled(store: Store) -> list[Answer]:
+    """The newest answer of each bet, in the order in which the bets were first settled."""
     newest: dict[str, Answer] = {}
     for record in store.records(kind="answer"):
         newest[record.study] = answer_from(record.body["answer"])
-    return score_answers(newest.values(), by)
+    return list(newest.values())
 
 
 def score_answers(answers: Iterable[Answer], by: str = "b") -> list[ScoreRow]:
