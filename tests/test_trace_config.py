@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ridgepoint.engine.cache import KvCache
 from ridgepoint.engine.models.decoder import DecoderModel
@@ -25,13 +26,14 @@ def traced(name: str, tokens: int = TOKENS) -> Traced:
     transformers = pytest.importorskip("transformers")
     fields = json.loads((CATALOGUE / f"{name}.json").read_text())
     config = transformers.AutoConfig.for_model(**{k: v for k, v in fields.items() if k != "torch_dtype"})
-    with torch.device("meta"):
+    fake = FakeTensorMode()
+    with fake:
         model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.bfloat16)
         example = {
             "input_ids": torch.zeros(2, tokens, dtype=torch.long), "use_cache": False,
             "attention_mask": torch.zeros(2, 1, tokens, tokens, dtype=torch.bfloat16),
         }  # fmt: skip
-    return trace_built(f"{name}:build", Built(model.eval(), (), example, 2), ("",))
+    return trace_built(f"{name}:build", Built(model.eval(), (), example, 2), ("",), fake)
 
 
 class Prefill(nn.Module):
@@ -45,7 +47,7 @@ class Prefill(nn.Module):
         self.model = DecoderModel(self.decoder, "bf16", "meta")
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        cache = KvCache(self.decoder, *tokens.shape, "bf16", "meta")
+        cache = KvCache(self.decoder, *tokens.shape, "bf16")
         return self.model(tokens, cache, 0, "all")
 
 
@@ -57,7 +59,7 @@ def totals(workload: Workload, batch: int, new: int) -> tuple[float, float]:
 @pytest.mark.parametrize("name", ["smollm2-135m", "llama-3.2-1b", "qwen3-0.6b", "gpt2", "gemma-3-1b-pt"])
 @pytest.mark.parametrize("tokens", [16, 60])
 def test_the_engine_traced_is_its_config_s_plan(name: str, tokens: int) -> None:
-    built = Built(Prefill(name).eval(), (torch.zeros(2, tokens, dtype=torch.long, device="meta"),), {}, 2)
+    built = Built(Prefill(name).eval(), (torch.zeros(2, tokens, dtype=torch.long),), {}, 2)
     (flops, moved), (other_flops, other_moved) = (
         totals(trace_built("e:e", built, ("",)), 3, 1),
         totals(load_model(name), 3, tokens),

@@ -50,8 +50,8 @@ class Runnable:
     """Of a layer, rotated."""
     cache_bytes: int = 0
     """Keys and values."""
-    rows: tuple[str, ...] = ()
-    """Of a traced module: the plan's row of each operator call, in order."""
+    rows: tuple[tuple[str, str], ...] = ()
+    """Of a traced module: operator and row of the plan of each call, in order."""
     replay: Callable[[], object] | None = None
     """`calls` steps captured as one CUDA graph, where the side asks for it and they could be captured."""
     calls: int = 1
@@ -135,7 +135,7 @@ def runnable(workload: Subject, side: Side, step: Step, weights: Weights, cache_
     )
     run = Runnable(
         weights.model, _with_threads(call, plan.threads), tokens, weights.random, small, [], weights.copies, kv_bytes,
-        workload.rows_in_order(plan.dtype) if isinstance(workload, Traced) else (),
+        workload.in_order(plan.dtype) if isinstance(workload, Traced) else (),
     )  # fmt: skip
     return _as_graph(run, _GRAPH_CALLS if isinstance(workload, LinearLayer) else 1) if plan.graph else run
 

@@ -99,6 +99,8 @@ def _features(op: Conv | Matmul, form: str, target: Target) -> list[float]:
     else:
         terms = matmul_terms(op.batch, op.elements, op.batch * op.m * op.n * op.k)
         elements, far = far_of_matmul(op, target)
+    if form == "shared":  # nothing but the work for each of the batch: small ones must not pay for a call of the large
+        terms = (terms[0] * 0, *terms[1:])
     return [*(float(t) for t in terms), float(elements * far)]
 
 

@@ -112,6 +112,7 @@ def _result(plan: Plan, target: Target, message: dict[str, Any], kernels: dict[s
         _row(op, message["ops"].get(op.name, 0.0), kernels.get(op.name, ""), half, target, miss) for op in plan.ops
     )
     rest = seconds - sum(r.time_s for r in rows)
+    outside = sum(s for name, s in message["ops"].items() if name not in {r.name for r in rows})
     method = (
         f"{message['clock']}, 20th percentile of {single['n']} steps; interval: half the interquartile range each way"
     )
@@ -132,9 +133,16 @@ def _result(plan: Plan, target: Target, message: dict[str, Any], kernels: dict[s
             **({"energy_j": message.get("energy_reason", _NO_ENERGY)} if energy is None else {}),
             **({"resident_bytes": "it is told of a process on the CPU"} if resident is None else {}),
         },
-        flags=(*(("random weights",) if message["random"] else ()), *message["flags"]),
+        flags=(*(("random weights",) if message["random"] else ()), *_unpredicted(outside, seconds), *message["flags"]),
         provenance={"clock": message["clock"], "load": message["load"], "between_operators_s": rest, "n": single["n"]},
     )  # fmt: skip
+
+
+def _unpredicted(outside_s: float, step_s: float) -> tuple[str, ...]:
+    """A flag for time in calls that the trace did not have, as where torch takes another way on real tensors."""
+    if outside_s < 0.01 * step_s:
+        return ()
+    return (f"{100 * outside_s / step_s:.0f} % of the step is in operator calls that were not in the trace",)
 
 
 _NO_ENERGY = "no energy counter for this device"

@@ -18,13 +18,14 @@ __all__ = ["Call", "Traced"]
 class Call(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`count` like calls of one operator.
 
-    `sizes`: name -> (a, b) for a + b x batch. `options`: what does not change with the batch. `modules`: paths of the
-    `nn.Linear` modules that a weight format may replace; of other calls empty.
+    `aten`: the operator's name in torch. `sizes`: name -> (a, b) for a + b x batch. `options`: what does not change with
+    the batch. `modules`: paths of the `nn.Linear` modules that a weight format may replace; of other calls empty.
     """
 
     row: str
     kind: str
     dtype: str
+    aten: str = ""
     count: int = 1
     sizes: dict[str, tuple[float, float]]
     options: dict[str, int | bool | str] = {}
@@ -94,10 +95,10 @@ class Traced:
         """Stored elements beside the weights of linear layers, convolutions and norms: tables, and what is never read."""
         return max(0, self.stored_elements - sum(_elements(call) for call in next(iter(self.calls.values()))))
 
-    def rows_in_order(self, dtype: str) -> tuple[str, ...]:
-        """The row of each call, in the order in which they are made."""
+    def in_order(self, dtype: str) -> tuple[tuple[str, str], ...]:
+        """(operator, row) of each call, in the order in which they are made; operators without a name that rows share."""
         calls = self._calls(dtype)
-        return tuple(calls[i].row for i in self.order[dtype])
+        return tuple((calls[i].aten, calls[i].row) for i in self.order[dtype])
 
     def row_of(self, module: str, dtype: str) -> str:
         """Row of the linear layer at that path; "" where no weight format may replace it."""

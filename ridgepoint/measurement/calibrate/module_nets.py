@@ -92,7 +92,7 @@ def module_net_samples(act: str, seconds: float) -> Iterator[dict[str, Any]]:
         module = _built(made, example, order).module.to(dtype)
         for batch in batches:
             x = example.to(dtype).repeat(batch, 1, 1, 1).contiguous(memory_format=order)
-            whole, rows = _time(module, x, traced.rows_in_order(act), seconds)
+            whole, rows = _time(module, x, traced.in_order(act), seconds)
             timing = summarise(whole)
             yield {
                 "probe": "module net", "net": name, "traced": msgspec.to_builtins(traced), "batch": batch, "act": act,
@@ -104,7 +104,9 @@ def _built(made: type[nn.Module], example: Tensor, order: torch.memory_format) -
     return Built(made().eval().requires_grad_(False).to(memory_format=order), (example,), {}, 1)
 
 
-def _time(module: nn.Module, x: Tensor, rows: tuple[str, ...], seconds: float) -> tuple[list[int], dict[str, float]]:
+def _time(
+    module: nn.Module, x: Tensor, rows: tuple[tuple[str, str], ...], seconds: float
+) -> tuple[list[int], dict[str, float]]:
     """The whole call and, in turn with it, its operators: nanoseconds of all, 20th percentiles of the rows."""
     clock = ThreadCpu()
     own_s = call_overhead_s(clock)

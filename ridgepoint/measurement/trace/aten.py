@@ -274,6 +274,14 @@ def _gelu(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
     return _elementwise(kind)(args, {}, out)
 
 
+def _recurrent(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
+    """A layer of an LSTM or GRU in one operator: for each of the steps a product with the same matrices."""
+    x, over_input, over_state = args[0], args[1], args[2]
+    steps, items = x.shape[0], x.shape[1]
+    k = over_input.shape[1] + over_state.shape[1]
+    return Described("matmul", {"batch": steps, "m": items, "n": over_input.shape[0], "k": k}, {"shared": True})
+
+
 def _nothing(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
     return Described("view", {"rows": 0, "cols": 0})
 
@@ -290,6 +298,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv(True)),
     "convolution": _conv(None),
     "scaled_dot_product_attention": _attention,
+    "mkldnn_rnn_layer": _recurrent,
     "embedding": _embedding,
     "layer_norm": _by_last("layer_norm"),
     "rms_norm": _by_last("rms_norm"),
@@ -335,5 +344,5 @@ RULES: dict[str, Rule] = {
         ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool2d", "adaptive_max_pool1d",
          "adaptive_max_pool2d"), _adaptive_pool,
     ),
-    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "detach", "lift_fresh"), _nothing),
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "detach", "lift_fresh", "_local_scalar_dense"), _nothing),
 }  # fmt: skip

@@ -28,6 +28,8 @@ class Flow:
 
     def __init__(self) -> None:
         self._latest: dict[int, _Result] = {}
+        self._kept: list[object] = []
+        """Storages, so that no address is given to another while they are told apart by it; fake ones cost nothing."""
         self._results: list[_Result] = []
 
     def called(self, call: int, frame: int, passing: bool, given: Iterable[Tensor], made: Iterable[Tensor]) -> None:
@@ -42,7 +44,9 @@ class Flow:
                 result.passing = False
         for t in made:
             result = _Result(call, frame, t.numel() * t.element_size(), passing)
-            self._latest[t.untyped_storage()._cdata] = result
+            storage = t.untyped_storage()
+            self._kept.append(storage)
+            self._latest[storage._cdata] = result
             self._results.append(result)
 
     def held(self) -> dict[int, int]:

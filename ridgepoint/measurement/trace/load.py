@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from ridgepoint.errors import BadInput
 
-__all__ = ["Built", "build_module", "inputs_for", "order_of", "said_by"]
+__all__ = ["Built", "build_module", "cast", "inputs_for", "order_of", "said_by", "without_memory"]
 
 _OURS = Path(__file__).parents[2]
 _WANTED = "it must return (module, example) with example a tensor, a tuple of tensors or a dict of keyword tensors"
@@ -30,13 +32,18 @@ class Built:
     items: int
 
 
-def build_module(path: str, name: str, device: str = "cpu") -> Built:
-    """What `name()` of the file builds. On "meta" every tensor that it makes is without memory."""
+def build_module(path: str, name: str, fake: FakeTensorMode | None = None) -> Built:
+    """What `name()` of the file builds. With `fake` every tensor that it makes is without memory."""
     maker = _maker(path, name)
-    where = torch.device("meta") if device == "meta" else nullcontext()
-    with said_by(path, name), where:
+    with said_by(path, name), fake or nullcontext(), warnings.catch_warnings():
+        if fake is not None:
+            warnings.simplefilter("ignore")  # torch warns of fake tensors, which are ours, not the user's
         made = maker()
     module, example = _parts(path, name, made)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise BadInput(
+            f"{path}:{name} returned a ScriptModule, whose operators cannot be followed; return the module itself"
+        )
     args, kwargs = _arguments(path, name, example)
     tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
     if not tensors or not tensors[0].dim() or not tensors[0].shape[0]:
@@ -45,25 +52,60 @@ def build_module(path: str, name: str, device: str = "cpu") -> Built:
 
 
 def inputs_for(
-    built: Built, batch: int, dtype: torch.dtype | None, device: str
+    built: Built, batch: int, dtype: torch.dtype | None, device: str = "cpu"
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The example's inputs for `batch` items: tensors whose first size is the example's are repeated to that many,
-    those of floats are cast to `dtype` (None: left)."""
+    those of floats are cast to `dtype` (None: left). Inside a fake mode they are without memory."""
 
     def resized(x: Any) -> Any:
         if not isinstance(x, Tensor):
             return x
         to = dtype if dtype is not None and x.is_floating_point() else x.dtype
         items = batch if x.dim() and x.shape[0] == built.items else x.shape[0] if x.dim() else 1
-        if device == "meta":
-            shape = (items, *x.shape[1:]) if x.dim() else ()
-            return torch.empty(shape, dtype=to, device="meta", memory_format=order_of(x))
+        if isinstance(x, FakeTensor):
+            return torch.empty((items, *x.shape[1:]) if x.dim() else (), dtype=to, memory_format=order_of(x))
         order = order_of(x)
         if x.dim() and items != x.shape[0]:
             x = x.repeat(-(-items // built.items), *([1] * (x.dim() - 1)))[:items]
         return x.to(device, to).contiguous(memory_format=order)
 
     return tuple(map(resized, built.args)), {key: resized(x) for key, x in built.kwargs.items()}
+
+
+def without_memory(built: Built, fake: FakeTensorMode) -> Built:
+    """The same with parameters, buffers and inputs as fake tensors; the module itself is changed."""
+
+    def faked(x: Any) -> Any:
+        if not isinstance(x, Tensor) or isinstance(x, FakeTensor):
+            return x
+        if x.is_meta:
+            with fake:
+                return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype)
+        return fake.from_tensor(x)
+
+    exchange(built.module, faked)
+    return Built(
+        built.module, tuple(map(faked, built.args)), {k: faked(v) for k, v in built.kwargs.items()}, built.items
+    )
+
+
+def cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Parameters and buffers of floats to `dtype`; `Module.to` cannot exchange fake tensors."""
+    exchange(module, lambda x: x.to(dtype) if x.is_floating_point() else x)
+
+
+def exchange(module: nn.Module, by: Callable[[Tensor], Tensor]) -> None:
+    """Every parameter and buffer for what `by` makes of it; a parameter that several modules share stays one."""
+    made: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
+    for part in module.modules():
+        for name, old in part._parameters.items():
+            if old is not None:
+                if id(old) not in made:
+                    made[id(old)] = nn.Parameter(by(old.detach()), requires_grad=False), old
+                part._parameters[name] = made[id(old)][0]
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = by(buffer)
 
 
 def order_of(x: Tensor) -> torch.memory_format:

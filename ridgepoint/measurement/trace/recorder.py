@@ -42,15 +42,20 @@ class Recorder(TorchDispatchMode):
         self.living = living
         self.seen: list[Seen] = []
         self.marks: list[tuple[Any, Any]] = []
+        self.names: list[str] = []
         self.clock = clock
         self.stack: list[tuple[str, nn.Module | None]] = [("", None)]
         self.frames = [0]
         """Numbers of the module calls that are under way; one without parameters or children belongs to its caller's."""
         self.opened = 0
         self.flow = Flow()
+        self.fake = True
+        """Whether tensors have no memory; real ones are not kept to follow temporaries."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
+        if func is torch.ops.prim.device.default:  # a question, not an operator
+            return func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
         if not _taken_whole(name, func):
             with self:
@@ -62,6 +67,7 @@ class Recorder(TorchDispatchMode):
             start = mark()
             out = func(*args, **kwargs)
             self.marks.append((start, mark()))
+            self.names.append(name)
             return out
         out = func(*args, **kwargs)
         self._record(name, args, kwargs, out)
@@ -76,7 +82,7 @@ class Recorder(TorchDispatchMode):
             view = is_view(args, out)
             what, known = (Described("view", {"rows": 0, "cols": 0}), True) if view else (passed_over(args, out), False)
         path, module = self.stack[-1]
-        if what.kind != "view":
+        if what.kind != "view" and self.fake:
             self.flow.called(
                 len(self.seen),
                 self.frames[-1],

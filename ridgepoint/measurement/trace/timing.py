@@ -1,30 +1,52 @@
 """Seconds of each row of a traced module in one call of it, every operator timed where it is called."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
 from statistics import median
 
 import torch
 
-from ridgepoint.errors import NotSupported
 from ridgepoint.measurement.clock import Clock
 from ridgepoint.measurement.optime import overhead_s
 from ridgepoint.measurement.trace.recorder import Recorder
 
-__all__ = ["call_overhead_s", "call_totals"]
+__all__ = ["OUTSIDE", "call_overhead_s", "call_totals"]
 
 
-def call_totals(call: Callable[[], object], rows: tuple[str, ...], clock: Clock, own_s: float) -> dict[str, float]:
-    """Row -> seconds, less `own_s` per call, never below 0. `rows`: the row of each call in the order of the trace."""
+OUTSIDE = "not in the trace"
+"""Row of calls that were made, but not when the module was traced."""
+
+
+def call_totals(
+    call: Callable[[], object], traced: Sequence[tuple[str, str]], clock: Clock, own_s: float
+) -> dict[str, float]:
+    """Row -> seconds, less `own_s` per call, never below 0. `traced`: (operator, row) of each call as it was traced.
+
+    Where other operators are called than in the trace, the two sequences are aligned by name; calls without a partner
+    are in the row `OUTSIDE`.
+    """
     recorder = Recorder(clock)
     clock.prepare()
     with recorder:
         call()
+    rows = [row for _, row in traced]
     if len(recorder.marks) != len(rows):
-        raise NotSupported(f"the module made {len(recorder.marks)} operator calls, but {len(rows)} when it was traced")
-    totals = dict.fromkeys(rows, 0.0)
+        rows = _aligned(recorder.names, traced)
+    totals = dict.fromkeys((row for _, row in traced), 0.0)
     for row, (start, stop) in zip(rows, recorder.marks, strict=True):
-        totals[row] += max(0.0, clock.between_s(start, stop) - own_s)
+        totals[row] = totals.get(row, 0.0) + max(0.0, clock.between_s(start, stop) - own_s)
     return totals
+
+
+def _aligned(names: Sequence[str], traced: Sequence[tuple[str, str]]) -> list[str]:
+    """The row of each call that was made: that of its partner in the longest common sequence of operators."""
+    wanted = [aten for aten, _ in traced]
+    made = [name if name in wanted else "" for name in names]  # what the trace does not name may be one of its views
+    rows = [OUTSIDE] * len(names)
+    for block in SequenceMatcher(None, wanted, made, autojunk=False).get_matching_blocks():
+        for i in range(block.size):
+            rows[block.b + i] = traced[block.a + i][1]
+    return rows
 
 
 def call_overhead_s(clock: Clock, readings: int = 300) -> float:

@@ -1,16 +1,19 @@
 """Traces a module at several batches on tensors without memory, and joins the calls to sizes that are affine in the batch."""
 
 import re
+import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from ridgepoint.errors import BadInput, NotSupported
 from ridgepoint.measurement.trace.living import Living
-from ridgepoint.measurement.trace.load import Built, build_module, inputs_for, order_of, said_by
+from ridgepoint.measurement.trace.load import Built, build_module, cast, inputs_for, order_of, said_by, without_memory
 from ridgepoint.measurement.trace.recorder import Recorder, Seen, followed, quiet_paths
 from ridgepoint.workload.format import DTYPE_BYTES
 from ridgepoint.workload.traced import Call, Traced
@@ -24,29 +27,40 @@ _MOST_CALLS = 200_000
 
 
 def trace_file(path: str, name: str, dtypes: Sequence[str]) -> Traced:
-    """The workload that `FILE.py:NAME` builds. Built without memory where its code allows that, else with."""
+    """The workload that `FILE.py:NAME` builds. Built without memory where its code allows that, else with; code that reads
+    values is run on real tensors instead, three times."""
+    label, fake = f"{path}:{name}", FakeTensorMode()
     try:
-        built = build_module(path, name, "meta")
-        traced = trace_built(f"{path}:{name}", built, dtypes)
+        return trace_built(label, build_module(path, name, fake), dtypes, fake)
     except BadInput:
         built = build_module(path, name)  # says for itself what is wrong with the code, if anything
-        traced = trace_built(f"{path}:{name}", built, dtypes)
-    return traced
+    try:
+        return trace_built(label, built, dtypes)
+    except BadInput:
+        traced = trace_built(label, build_module(path, name), dtypes, run=True)
+        note = "traced by running it: its code reads values or makes tensors that a trace without memory cannot follow"
+        return replace(traced, not_modelled=(*traced.not_modelled, note))
 
 
-def trace_built(label: str, built: Built, dtypes: Sequence[str]) -> Traced:
-    """The workload of a module that is there; it is left on "meta".
+def trace_built(
+    label: str, built: Built, dtypes: Sequence[str], fake: FakeTensorMode | None = None, run: bool = False
+) -> Traced:
+    """The workload of a module that is there; its parameters lose their memory, unless `run`.
 
     `dtypes`: in which to trace ("" is the module's own). Raises NotSupported where a size is not affine in the batch or
     the calls depend on it, or where the code reads values.
     """
     path, _, name = label.rpartition(":")
-    module, own = built.module.to("meta"), _own_dtype(built.module)
+    own, mode = _own_dtype(built.module), None if run else fake or FakeTensorMode()
+    if mode is not None:
+        built = without_memory(built, mode)
+    module = built.module
     calls, order, live, notes = {}, {}, {}, dict[str, None]()
     for dtype in dict.fromkeys(d or own for d in dtypes):
-        module.to(_TORCH[dtype])
-        with said_by(path or label, name):
-            runs = [_run(module, *inputs_for(built, batch, _TORCH[dtype], "meta")) for batch in _BATCHES]
+        with said_by(path or label, name), mode or nullcontext(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of fake tensors, which are ours, not the user's
+            cast(module, _TORCH[dtype])
+            runs = [_run(module, *inputs_for(built, batch, _TORCH[dtype])) for batch in _BATCHES]
         calls[dtype], order[dtype] = _joined(label, [seen for seen, _ in runs])
         live[dtype] = _line(_BATCHES, [peak for _, peak in runs])
         notes.update(dict.fromkeys(_notes(runs[0][0])))
@@ -71,6 +85,7 @@ def _run(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
     given = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
     living = Living((*given, *module.parameters(), *module.buffers()))
     recorder = Recorder(living=living)
+    recorder.fake = all(isinstance(t, FakeTensor) for t in given)
     with quiet_paths(), followed(recorder, module), recorder:
         module(*args, **kwargs)
     if len(recorder.seen) > _MOST_CALLS:
@@ -131,6 +146,8 @@ def _joined(label: str, runs: Sequence[list[Seen]]) -> tuple[tuple[Call, ...], t
 def _affine(label: str, seen: Seen, key: str, values: Sequence[float]) -> tuple[float, float]:
     """(a, b) of a + b x batch through the first two, checked at the third."""
     start, slope = _line(_BATCHES[:2], values[:2])
+    if key == "held" and abs(start + slope * _BATCHES[2] - values[2]) > 1e-6 * max(1, values[2]):
+        return 0.0, 0.0  # whether it is a temporary depends on the batch: then it is none
     if abs(start + slope * _BATCHES[2] - values[2]) > 1e-6 * max(1, values[2]):
         raise NotSupported(
             f"{label}: {_place(seen)}: the size {key} of {seen.name} is {values[0]}, {values[1]}, {values[2]} at batch "
@@ -164,6 +181,7 @@ def _named(firsts: Sequence[tuple[Seen, dict[str, tuple[float, float]], list[str
         calls.append(
             Call(
                 row=row if taken[row] == 1 else f"{row}#{taken[row]}", kind=seen.what.kind, dtype=seen.dtype,
+                aten="" if seen.what.kind == "view" else seen.name,
                 count=len(paths), sizes=sizes, options=dict(seen.what.options),
                 modules=tuple(dict.fromkeys(paths)) if seen.own_weight else (),
             )
