@@ -224,3 +224,19 @@ def test_the_layout_of_the_example_is_followed(last: bool) -> None:
     convs = [op for op in traced(module, torch.randn(2, 3, 9, 9).to(memory_format=order)).forward_ops(forward(4, 1), "fp32")
              if isinstance(op, Conv)]  # fmt: skip
     assert [op.layout for op in convs] == (["last", "last"] if last else ["", ""])
+
+
+def test_a_turned_input_is_a_product_for_each_of_the_batch_but_for_one_item() -> None:
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x.transpose(0, 1))
+
+    workload = traced(Turned(), torch.randn(2, 5, 8))
+    (several,) = (op for op in workload.forward_ops(forward(4, 1), "fp32") if isinstance(op, Matmul))
+    assert (several.batch, several.m, several.shared) == (5, 4, True)
+    (one,) = (op for op in workload.forward_ops(forward(1, 1), "fp32") if isinstance(op, Linear))
+    assert one.m == 5 and one.flops * 4 == several.flops

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from ridgepoint.errors import NotSupported
 from ridgepoint.quantity import Array
@@ -40,6 +41,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             return Linear(role="other", weight=self.dtype, fixed=not self.modules, **common, **size, **options)
         if self.kind == "conv":
             return Conv(**common, **size, **options)
+        if self.kind == "matmul" and self.aten == "linear" and np.ndim(size["m"]) == 0 and size["m"] == 1:
+            # of one row each the input lies as a matrix does, however it was turned, and torch sees one product
+            linear = {"m": size["batch"], "n": size["n"], "k": size["k"]}
+            return Linear(role="other", weight=self.dtype, fixed=True, **common, **linear)
         if self.kind == "matmul":
             return Matmul(**common, **size, **options)
         if self.kind == "attention":
