@@ -27,8 +27,8 @@ demo: $(VENV)/.ready-run
 	@mkdir -p out
 	@if [ -n "$(FORCE)" ] || ! $(BIN)/ridge calibrate --show >/dev/null 2>&1; then $(BIN)/ridge calibrate; fi
 	$(BIN)/ridge why smollm2-135m bf16..int8,int4 --batch 1,4,16,64 --report out/demo.html
-	@echo "Speed above is of a 135M shape with random weights. Accuracy needs trained weights: pocket's, 3.5M parameters,"
-	@echo "so small that calls decide its speed; the speed below is pocket's own and says nothing about the 135M shape."
+	@echo "Speed above is of a 135M shape with random weights. Accuracy needs trained weights: below it is that of pocket,"
+	@echo "3.5M parameters; the speed below is pocket's own and says nothing about the 135M shape."
 	$(BIN)/ridge why pocket bf16..int8,int4 --batch 1,16 --report out/pocket.html
 
 test: $(VENV)/.ready-test

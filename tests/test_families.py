@@ -148,3 +148,10 @@ def test_every_family_is_tested():
     tested = {c["model_type"] for c in (*CONFIGS.values(), *ENCODERS.values())}
     assert tested | {"llama", "smollm"} == set(FAMILIES)
     assert load_model("smollm2-135m").family == "llama"
+
+
+def test_rope_parameters_of_newer_configs_are_read():
+    new = {**CONFIGS["mistral"], "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}
+    assert from_config("m", new).rope_theta == 5e5 and not from_config("m", new).not_modelled
+    scaled = {**CONFIGS["mistral"], "rope_parameters": {"rope_type": "yarn", "rope_theta": 5e5, "factor": 4.0}}
+    assert from_config("m", scaled).not_modelled

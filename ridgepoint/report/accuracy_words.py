@@ -25,7 +25,7 @@ def _line(name: str, side: Mapping[str, Any]) -> str:
 def _verdict(side: Mapping[str, Any]) -> str:
     if side["verdict"] == "undecided":
         return f"undecided, about {side['more_windows']} more windows would tell"
-    return "a loss" if side["verdict"] == "loss" else "harmless"
+    return {"loss": "a loss", "small loss": "a loss within the tolerance"}.get(side["verdict"], "harmless")
 
 
 def accuracy_method(block: Mapping[str, Any]) -> str:

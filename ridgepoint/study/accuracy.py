@@ -44,7 +44,7 @@ class Difference:
     mean: float
     low: float
     high: float
-    verdict: Literal["harmless", "loss", "undecided"]
+    verdict: Literal["harmless", "small loss", "loss", "undecided"]
     more: int
     """About how many more windows would decide it; 0 where it is decided."""
 
@@ -52,8 +52,8 @@ class Difference:
 def paired_difference(before: Sequence[float], after: Sequence[float], tolerance: float) -> Difference:
     """after - before, window by window: Student's interval, so windows are taken as independent.
 
-    harmless: the whole interval lies below the tolerance; a loss: the whole interval lies above it. BadInput for fewer than
-    8 windows.
+    harmless: the whole interval lies below the tolerance and reaches down to 0; a small loss: between 0 and the tolerance;
+    a loss: the whole interval lies above the tolerance. BadInput for fewer than 8 windows.
     """
     values = np.asarray(after, float) - np.asarray(before, float)
     n = len(values)
@@ -62,7 +62,7 @@ def paired_difference(before: Sequence[float], after: Sequence[float], tolerance
     mean, half = float(values.mean()), _student95(n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
     low, high = mean - half, mean + half
     if high <= tolerance:
-        return Difference(mean, low, high, "harmless", 0)
+        return Difference(mean, low, high, "small loss" if low > 0 else "harmless", 0)
     if low > tolerance:
         return Difference(mean, low, high, "loss", 0)
     apart = max(abs(tolerance - mean), 0.05 * tolerance)

@@ -46,6 +46,7 @@ def build(name: str, config: dict[str, Any]) -> Decoder:
     Qwen2 has biases on q, k and v alone, Qwen3 norms on q and k; both keep their window switched off unless
     `use_sliding_window` says otherwise.
     """
+    config = with_plain_rope(config)
     c = read(name, config, LlamaConfig)
     check_heads(name, c)
     kind = config.get("model_type", "llama")
@@ -53,6 +54,19 @@ def build(name: str, config: dict[str, Any]) -> Decoder:
     attention = attention_of(c, qkv_bias=kind == "qwen2" or c.attention_bias, qk_norm=kind == "qwen3")
     blocks = windowed_blocks(c, attention, MlpSpec(c.intermediate_size, c.mlp_bias), _windowed_layers(config, c))
     return decoder_of(name, config, c, blocks)
+
+
+def with_plain_rope(config: dict[str, Any]) -> dict[str, Any]:
+    """`rope_parameters`, as transformers 5 writes it, as the `rope_theta` that it is where it says nothing else."""
+    rope = config.get("rope_parameters")
+    if (
+        not isinstance(rope, dict)
+        or rope.get("rope_type", "default") != "default"
+        or set(rope) - {"rope_type", "rope_theta"}
+    ):
+        return config
+    rest = {key: value for key, value in config.items() if key != "rope_parameters"}
+    return {**rest, "rope_theta": rope["rope_theta"]} if "rope_theta" in rope else rest
 
 
 def decoder_of(name: str, config: dict[str, Any], c: LlamaConfig, blocks: tuple[Block, ...]) -> Decoder:
