@@ -260,7 +260,11 @@ def lines_with(pattern: str, skip: tuple[str, ...] = ()) -> list[str]:
 
 def test_no_paths_of_one_machine():
     found = lines_with(
-        r"(?<![\w./~$})*-])/(?:work|home|root|Users|opt)(?:/\w|\b(?=[\"'\s]))", skip=("tests/test_house.py",)
+        r"(?<![\w./~$})*-])/(?:work|home|root|Users|opt)(?:/\w|\b(?=[\"'\s]))",
+        skip=(
+            "tests/test_house.py",
+            "ridgepoint/workload/data/trained/pocket/heldout.txt",
+        ),  # the latter is Python's own
     )
     assert not found, "\n".join(found)
 
