@@ -18,6 +18,7 @@ from ridgepoint.measurement.session import ChildDied, Session
 from ridgepoint.store import Provenance, Store
 from ridgepoint.study import calibrate as study
 from ridgepoint.study import journal
+from ridgepoint.study.provenance import provenance
 
 HERE = Provenance({"machine_id": "0test0target"}, {"ridgepoint": "0"}, {})
 PROBES = {"clock": [1], "residency, round 1 of 2": [2, 3], "linear, round 1 of 2": [4], "threads": [5, 6, 7]}
@@ -202,6 +203,8 @@ def test_a_second_round_stops_at_its_limit_and_a_first_one_never(monkeypatch):
 
 @pytest.mark.slow
 def test_sigkill_of_a_real_calibration_loses_no_finished_probe(tmp_path):
+    if str(provenance().versions.get("commit", "")).endswith("-dirty"):
+        pytest.skip("a checkout with uncommitted changes begins every calibration anew")
     environment = {**os.environ, "RIDGEPOINT_HOME": str(tmp_path)}
     command = [sys.executable, "-c", "from ridgepoint.cli import main; main()", "calibrate", "--name", "killed"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as ridge:

@@ -10,7 +10,7 @@ from ridgepoint.workload import Attention, Linear, Plan, decode, forward, load_m
 from ridgepoint.workload.families import FAMILIES, from_config
 
 DATA = json.loads((Path(__file__).parent / "data" / "families.json").read_text())
-BASE, CONFIGS = DATA["base"], DATA["configs"]
+BASE, CONFIGS, ENCODERS = DATA["base"], DATA["configs"], DATA["encoders"]
 DENSE = {name: c for name, c in CONFIGS.items() if "moe" not in name and "deepseek" not in name and name != "mixtral"}
 
 
@@ -47,14 +47,6 @@ def test_products_of_linear_layers_equal_those_that_torch_counts(name, batch, ne
     products = sum(v for k, v in counted.items() if "bmm" not in str(k))
     ops = Plan(decoder, forward(batch, new), "fp32").ops
     assert sum(op.count * op.flops for op in ops if isinstance(op, Linear)) == products
-
-
-ENCODERS = {
-    "bert": {"model_type": "bert", "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 331,
-             "intermediate_size": 200, "max_position_embeddings": 64},
-    "vit": {"model_type": "vit", "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
-            "intermediate_size": 200, "image_size": 48, "patch_size": 16, "num_labels": 11},
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -19,13 +19,7 @@ from ridgepoint.workload.families import from_config
 from ridgepoint.workload.weights import check_weights
 
 DATA = json.loads((Path(__file__).parent / "data" / "families.json").read_text())
-CONFIGS = {
-    **DATA["configs"],
-    "bert": {"model_type": "bert", "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 331,
-             "intermediate_size": 200, "max_position_embeddings": 64},
-    "vit": {"model_type": "vit", "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
-            "intermediate_size": 200, "image_size": 48, "patch_size": 16, "num_labels": 11},
-}  # fmt: skip
+CONFIGS = {**DATA["configs"], **DATA["encoders"]}
 many = settings(
     max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )

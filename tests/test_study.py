@@ -236,11 +236,11 @@ def test_a_calibration_of_another_machine_is_flagged(machine_id, flagged, tmp_pa
     from msgspec.structs import replace
 
     from ridgepoint.hardware import load_target, save_target
-    from ridgepoint.study.measure import predict_side, step_named
+    from ridgepoint.study.measure import predict_side, set_side, step_named
     from ridgepoint.study.provenance import provenance
 
     own = provenance().machine["machine_id"] if machine_id == "here" else machine_id
     monkeypatch.setenv("RIDGEPOINT_HOME", str(tmp_path))
     save_target(replace(load_target(TARGET), machine_id=own), "mine")
-    result, _ = predict_side(MODEL, "bf16", step_named("decode", 1, 16), "host")
+    result = predict_side(set_side(MODEL, "bf16", step_named("decode", 1, 16), "host"))
     assert any("another machine" in flag for flag in result.flags) == flagged

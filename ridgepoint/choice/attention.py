@@ -1,10 +1,10 @@
 """Which kernel computes attention: `flash` (torch's own choice on a CPU), or `math`, product by product."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from ridgepoint.choice.base import Words, no_more_words
+from ridgepoint.choice.base import Named
 from ridgepoint.errors import NotSupported
 from ridgepoint.workload import Attention, Op, Plan
 
@@ -14,36 +14,24 @@ if TYPE_CHECKING:
 __all__ = ["AttentionKernel"]
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionKernel:
+class AttentionKernel(Named):
     """`math` writes all scores to memory; `flash` keeps a block of them in the cache (arXiv 2205.14135)."""
-
-    name: str
 
     NAMES: ClassVar[tuple[str, ...]] = ("math", "flash")
     AXIS: ClassVar[str] = "attention"
 
-    @classmethod
-    def parse(cls, name: str, words: Words) -> "AttentionKernel":
-        no_more_words(name, words)
-        return cls(name)
-
     @property
-    def spelled(self) -> str:
-        return self.name
-
-    def acts(self, device: str) -> tuple[str, ...]:
-        return ()
+    def _kernel(self) -> str:
+        """As operators name it: "" is the default."""
+        return "math" if self.name == "math" else ""
 
     def check(self, plan: Plan) -> None:
         if not any(isinstance(op, Attention) for op in plan.ops):
             raise NotSupported(f"{plan.workload.name} calls no attention kernel, so {self.name} changes nothing in it")
 
     def on_paper(self, plan: Plan) -> Plan:
-        kernel = "math" if self.name == "math" else ""
-
         def rewrite(op: Op) -> Op:
-            return replace(op, kernel=kernel) if isinstance(op, Attention) else op
+            return replace(op, kernel=self._kernel) if isinstance(op, Attention) else op
 
         return plan.rewritten(rewrite)
 
@@ -53,5 +41,5 @@ class AttentionKernel:
 
         for module in model.modules():
             if isinstance(module, Kernel):
-                module.kernel = "math" if self.name == "math" else ""
+                module.kernel = self._kernel
         return model

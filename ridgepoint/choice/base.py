@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 from ridgepoint.errors import BadInput
 from ridgepoint.workload import Plan
@@ -10,7 +10,7 @@ from ridgepoint.workload import Plan
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Choice", "Option", "Words", "integer", "no_more_words"]
+__all__ = ["Choice", "Named", "Option", "Words", "integer", "no_more_words"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,25 @@ class Choice(Protocol):
     def check(self, plan: Plan) -> None: ...
     def on_paper(self, plan: Plan) -> Plan: ...
     def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module": ...
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What choices share that are nothing but their name, and work with any dtype."""
+
+    name: str
+
+    @classmethod
+    def parse(cls, name: str, words: Words) -> Self:
+        no_more_words(name, words)
+        return cls(name)
+
+    @property
+    def spelled(self) -> str:
+        return self.name
+
+    def acts(self, device: str) -> tuple[str, ...]:
+        return ()
 
 
 def no_more_words(name: str, words: Words) -> None:

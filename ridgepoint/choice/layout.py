@@ -1,10 +1,10 @@
 """How image tensors lie in memory: `channels-last` spares convolutions the copies into their blocks and back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from ridgepoint.choice.base import Words, no_more_words
+from ridgepoint.choice.base import Named
 from ridgepoint.errors import NotSupported
 from ridgepoint.workload import Conv, Op, Plan
 
@@ -14,26 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["Layout"]
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Named):
     """`channels-last` converts the module and its inputs; `channels-first` is the framework's own order."""
-
-    name: str
 
     NAMES: ClassVar[tuple[str, ...]] = ("channels-last", "channels-first")
     AXIS: ClassVar[str] = "layout"
-
-    @classmethod
-    def parse(cls, name: str, words: Words) -> "Layout":
-        no_more_words(name, words)
-        return cls(name)
-
-    @property
-    def spelled(self) -> str:
-        return self.name
-
-    def acts(self, device: str) -> tuple[str, ...]:
-        return ()
 
     def check(self, plan: Plan) -> None:
         if not any(isinstance(op, Conv) for op in plan.ops):

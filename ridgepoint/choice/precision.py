@@ -41,6 +41,6 @@ class Precision:
         return replace(plan, dtype=self.dtype)
 
     def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
-        import torch
+        from ridgepoint.kernels.ladder import TORCH_DTYPES
 
-        return model.to({"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.dtype])
+        return model.to(TORCH_DTYPES[self.dtype])

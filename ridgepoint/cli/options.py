@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ridgepoint.errors import BadInput, UnknownName
+from ridgepoint.workload import DTYPES
 
 __all__ = [
     "INTERRUPTED", "Assert", "Batches", "Device", "Dtype", "Isl", "Json", "Model", "On", "Phase", "Points",
@@ -25,12 +26,9 @@ With = Annotated[str, typer.Option("--with", help="Choices of every side that do
 
 
 def _dtype(value: str) -> str:
-    if value not in ("", *_DTYPES):
-        raise UnknownName("dtype", value, _DTYPES, "--with takes other choices")
+    if value not in ("", *DTYPES):
+        raise UnknownName("dtype", value, DTYPES, "--with takes other choices")
     return value
-
-
-_DTYPES = ("fp32", "bf16", "fp16")
 
 
 Dtype = Annotated[

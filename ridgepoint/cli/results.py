@@ -39,10 +39,10 @@ def predict(
     as_json: options.Json = False,
 ) -> int:
     """The time, memory and bound of each operator, from paper alone."""
-    from ridgepoint.study.measure import predict_side
+    from ridgepoint.study.measure import predict_side, set_side
 
-    result, target = predict_side(model, with_, _step(phase, batch, isl, new, cached), on, device, threads)
-    _print(result, target, as_json)
+    setting = set_side(model, with_, _step(phase, batch, isl, new, cached), on, device, threads)
+    _print(predict_side(setting), setting.target, as_json)
     return 0
 
 

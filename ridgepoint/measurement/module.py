@@ -34,12 +34,12 @@ def module_call(plan: Plan, built: "Built") -> Callable[[Any], object]:
     """One call of the module on the step's items."""
     import torch
 
+    from ridgepoint.kernels.ladder import TORCH_DTYPES
     from ridgepoint.measurement.trace.load import inputs_for
 
     if plan.step.phase == "train":
         raise NotSupported("a training step of a module is not measured; leave --phase out")
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[plan.dtype]
-    args, kwargs = inputs_for(built, int(plan.step.sequences), dtype, plan.device)
+    args, kwargs = inputs_for(built, int(plan.step.sequences), TORCH_DTYPES[plan.dtype], plan.device)
     if any(isinstance(op, Conv) and op.layout == "last" for op in plan.ops):
         args, kwargs = tuple(map(_channels_last, args)), {key: _channels_last(x) for key, x in kwargs.items()}
 

@@ -19,13 +19,13 @@ def rotated(
     layer: LinearLayer, plan: Plan, convert: "Callable[[nn.Module], nn.Module]", cache_bytes: float
 ) -> "nn.ModuleList":
     """Copies of the converted layer, together three times the last-level cache."""
-    import torch
     from torch import nn
+
+    from ridgepoint.kernels.ladder import TORCH_DTYPES
 
     linear = nn.utils.skip_init(nn.Linear, layer.k, layer.n, bias=False, device=plan.device).requires_grad_(False)
     linear.weight.normal_(std=0.02)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[plan.dtype]
-    holder = convert(nn.ModuleDict({"linear": linear.to(plan.device, dtype)}))
+    holder = convert(nn.ModuleDict({"linear": linear.to(plan.device, TORCH_DTYPES[plan.dtype])}))
     copies = min(max(2, int(_ROTATED_BYTES * cache_bytes / float(plan.weight_bytes) + 1)), _MOST_COPIES)
     return nn.ModuleList([holder["linear"], *(deepcopy(holder["linear"]) for _ in range(copies - 1))])
 

@@ -117,11 +117,12 @@ def runnable(workload: Subject, side: Side, step: Step, weights: Weights, cache_
     """The step of `side` on `weights`; inputs and cache are random and are made here, outside of any timing."""
     import torch
 
+    from ridgepoint.kernels.ladder import TORCH_DTYPES
+
     plan = side.plan(workload, step)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[plan.dtype]
     tokens = int(plan.step.tokens)
     if isinstance(workload, LinearLayer):
-        x = torch.randn(tokens, workload.k).to(plan.device, dtype)
+        x = torch.randn(tokens, workload.k).to(plan.device, TORCH_DTYPES[plan.dtype])
         call, kv_bytes = rotate(x), 0
     elif isinstance(workload, Traced):
         assert weights.built is not None, "a module is built with its example"

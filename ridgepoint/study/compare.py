@@ -6,7 +6,7 @@ from ridgepoint.errors import BadInput, RidgeError, UnknownName
 from ridgepoint.hardware import Target
 from ridgepoint.result import Result
 from ridgepoint.store import Provenance, Store, new_record
-from ridgepoint.study.measure import measure_side, predict_side
+from ridgepoint.study.measure import measure_side, predict_side, set_side
 from ridgepoint.workload import Step
 
 __all__ = ["compare_side"]
@@ -17,9 +17,10 @@ def compare_side(
     device: str = "cpu", threads: int = 1, seconds: float = 6.0,
 ) -> tuple[Result, Result, Target]:  # fmt: skip
     """(predicted, measured, target); a measurement that failed is a record too."""
-    predicted, target = predict_side(model, side, step, on, device, threads)
+    setting = set_side(model, side, step, on, device, threads)
+    predicted = predict_side(setting)
     try:
-        measured, _ = measure_side(model, side, step, on, available_bytes, device, threads, seconds)
+        measured = measure_side(setting, available_bytes, seconds)
     except RidgeError as error:
         if not isinstance(error, BadInput | UnknownName):  # else nothing was tried
             failed = {"model": model, "side": side, "step": str(step), "reason": str(error)}
@@ -27,4 +28,4 @@ def compare_side(
         raise
     content = {"predicted": asdict(predicted), "result": asdict(measured)}
     store.append(new_record("measurement", content, provenance, flags=measured.flags))
-    return predicted, measured, target
+    return predicted, measured, setting.target

@@ -14,7 +14,7 @@ from ridgepoint.prediction.optime import OpTime
 from ridgepoint.study.net import net_plan
 from ridgepoint.workload import Linear
 
-__all__ = ["Key", "factor_of", "in_place", "with_context"]
+__all__ = ["Key", "composed", "factor_of", "gap_of", "in_place", "with_context"]
 
 Sample = Mapping[str, Any]
 Key = tuple[str, str, str]
@@ -40,7 +40,7 @@ def with_context(target: Target, samples: Sequence[Sample], source: str) -> Targ
             logs[key].append(float(np.log(ratio)))
     factors = {key: factor_of(values) for key, values in logs.items()}
     target = _with_factors(target, factors)
-    gaps = [_gap(s, time) for s, time in cells if s["batch"] * s.get("new", 1) <= _FEW_ROWS]
+    gaps = [gap_of(s, time) for s, time in cells if s["batch"] * s.get("new", 1) <= _FEW_ROWS]
     correction = Correction(per_call_s=max(0.0, float(np.median(gaps or [0.0]))), sigma=_RESIDUAL_FLOOR, source=source)
     target = msgspec.structs.replace(target, correction=correction)
     return msgspec.structs.replace(
@@ -105,18 +105,19 @@ def _spread(logs: "Sequence[float] | np.ndarray[Any, Any]") -> float:
     return 1.4826 * float(np.median(np.abs(logs)))
 
 
-def _gap(sample: Sample, time: StepTime) -> float:
+def gap_of(sample: Sample, time: StepTime) -> float:
+    """Seconds per call of a step that its operators do not account for."""
     return (sample["seconds"] - sum(sample["ops"].values())) / sum(t.op.count for t in time.ops)
+
+
+def composed(law: Any, factor: tuple[float, float] | None) -> Any:
+    """The law with its factor inside a network and that factor's error, where there is one."""
+    return msgspec.structs.replace(law, composed=factor[0], sigma_composed=factor[1]) if factor else law
 
 
 def _with_factors(target: Target, factors: Mapping[Key, tuple[float, float]]) -> Target:
     def scaled(laws: Sequence[Any], key: Callable[[Any], Key]) -> tuple[Any, ...]:
-        return tuple(
-            msgspec.structs.replace(law, composed=found[0], sigma_composed=found[1])
-            if (found := factors.get(key(law)))
-            else law
-            for law in laws
-        )
+        return tuple(composed(law, factors.get(key(law))) for law in laws)
 
     return msgspec.structs.replace(
         target,

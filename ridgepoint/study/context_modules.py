@@ -11,7 +11,7 @@ from ridgepoint.choice import resolve
 from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import Target
 from ridgepoint.prediction import StepTime, step_time
-from ridgepoint.study.context import Key, factor_of, in_place
+from ridgepoint.study.context import Key, composed, factor_of, gap_of, in_place
 from ridgepoint.workload import Traced, forward
 
 __all__ = ["with_module_context"]
@@ -35,12 +35,14 @@ def with_module_context(target: Target, samples: Sequence[Sample]) -> Target:
         for key, ratio in in_place(sample["ops"], time.ops).items():
             logs[key].append(float(np.log(ratio)))
     factors = {key: factor_of(values) for key, values in logs.items()}
-    gaps = [_gap(s, time) for s, time in cells if s["batch"] <= _SMALL]
+    gaps = [gap_of(s, time) for s, time in cells if s["batch"] <= _SMALL]
     return msgspec.structs.replace(
         target,
-        contraction=tuple(_scaled(law, factors.get((law.kind, _kernel(law), law.dtype))) for law in target.contraction),
+        contraction=tuple(
+            composed(law, factors.get((law.kind, _kernel(law), law.dtype))) for law in target.contraction
+        ),
         pointwise=tuple(
-            law if law.sigma_composed else _scaled(law, factors.get((law.kind, law.kind, law.dtype)))
+            law if law.sigma_composed else composed(law, factors.get((law.kind, law.kind, law.dtype)))
             for law in target.pointwise
         ),
         module_call_s=max(0.0, float(np.median(gaps))),
@@ -54,10 +56,6 @@ def _kernel(law: Any) -> str:
     return "" if law.form else "torch.matmul"  # one matrix for all: its few calls in these networks are not like others
 
 
-def _scaled(law: Any, factor: tuple[float, float] | None) -> Any:
-    return msgspec.structs.replace(law, composed=factor[0], sigma_composed=factor[1]) if factor else law
-
-
 def _predicted(target: Target, sample: Sample) -> StepTime | None:
     """None where an operator has no law (a stage cut short)."""
     traced = msgspec.convert(sample["traced"], Traced)
@@ -65,7 +63,3 @@ def _predicted(target: Target, sample: Sample) -> StepTime | None:
         return step_time(resolve(sample["act"], sample["act"]).plan(traced, forward(sample["batch"], 1)), target)
     except NotSupported:
         return None
-
-
-def _gap(sample: Sample, time: StepTime) -> float:
-    return (sample["seconds"] - sum(sample["ops"].values())) / sum(t.op.count for t in time.ops)

@@ -1,6 +1,6 @@
 """One side alone, on paper and on metal: the same result twice, so that one can be subtracted from the other."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ridgepoint.choice import Side, resolve
@@ -19,7 +19,7 @@ from ridgepoint.study.provenance import provenance
 from ridgepoint.study.question import check_step, target_for, traced_in
 from ridgepoint.workload import Plan, Step, Traced, decode, forward, mixed, prefill, train, weights_directory
 
-__all__ = ["measure_side", "plan_side", "predict_side", "step_named"]
+__all__ = ["Setting", "measure_side", "predict_side", "set_side", "step_named"]
 
 
 def step_named(phase: str, batch: int, isl: int, new: tuple[int, ...] = (), cached: tuple[int, ...] = ()) -> Step:
@@ -34,44 +34,44 @@ def step_named(phase: str, batch: int, isl: int, new: tuple[int, ...] = (), cach
     return makers[phase](batch, isl)
 
 
-def plan_side(model: str, side: str, step: Step, target: Target, device: str, threads: int) -> tuple[Plan, Side]:
-    """The settled plan of one side; refuses positions that the model does not have."""
+@dataclass(frozen=True)
+class Setting:
+    """One side of a model, settled on a target, ready for paper and for metal alike."""
+
+    model: str
+    plan: Plan
+    side: Side
+    target: Target
+    flags: tuple[str, ...] = ()
+    """Of the target."""
+
+
+def set_side(model: str, side: str, step: Step, on: str, device: str = "cpu", threads: int = 1) -> Setting:
+    """Looks everything up once (a module of the user's is traced here); refuses positions that the model does not have."""
+    target = target_for(on, device)
     workload = subject_named(model, traced_in(side))
     check_step(model, workload, step.phase, max(int(g.context) for g in step.groups))
     settled = resolve(side, workload.dtype, device, "", threads)
     if isinstance(workload, Traced):
         step = forward(step.sequences, 1)
-    return settled.plan(workload, step), settled
+    return Setting(model, settled.plan(workload, step), settled, target, _elsewhere(target, on))
 
 
-def predict_side(
-    model: str, side: str, step: Step, on: str, device: str = "cpu", threads: int = 1
-) -> tuple[Result, Target]:
+def predict_side(setting: Setting) -> Result:
     """`ridge predict`: the result on paper."""
-    target = target_for(on, device)
-    plan, _ = plan_side(model, side, step, target, device, threads)
+    plan, target = setting.plan, setting.target
     need, room = float(predict_memory(plan).total_bytes), target.memory_bytes
     if room is not None and need > room:
         raise DoesNotFit(
-            f"{model} as {plan.side} needs {show_bytes(need)}; {target.name} has {show_bytes(room)} in all"
+            f"{setting.model} as {plan.side} needs {show_bytes(need)}; {target.name} has {show_bytes(room)} in all"
         )
     result = predict(plan, target)
-    return replace(result, flags=(*result.flags, *not_modelled(plan.workload), *_elsewhere(target, on))), target
+    return replace(result, flags=(*result.flags, *not_modelled(plan.workload), *setting.flags))
 
 
-def measure_side(
-    model: str,
-    side: str,
-    step: Step,
-    on: str,
-    available_bytes: float,
-    device: str = "cpu",
-    threads: int = 1,
-    seconds: float = 6.0,
-) -> tuple[Result, Target]:
+def measure_side(setting: Setting, available_bytes: float, seconds: float = 6.0) -> Result:
     """`ridge measure`: the result on metal, a row per operator of the plan."""
-    target = target_for(on, device)
-    plan, settled = plan_side(model, side, step, target, device, threads)
+    model, plan, settled, target = setting.model, setting.plan, setting.side, setting.target
     check_runs(plan.workload)
     need = float(predict_memory(plan).total_bytes)
     if need > 0.9 * available_bytes:
@@ -85,7 +85,7 @@ def measure_side(
         **subject(workload),
         directory=str(directory or ""),
         cache_bytes=target.cache_bytes or 32e6,
-        a=SideRequest(spec=settled.spec, device=device, kernels=kernels_of(time)),
+        a=SideRequest(spec=settled.spec, device=plan.device, kernels=kernels_of(time)),
         step=step_request(plan.step),
         seconds=seconds,
         energy_s=seconds,
@@ -93,7 +93,7 @@ def measure_side(
     with Session() as session:
         message = [m for m in session.ask(request) if m["kind"] == "done"][-1]
     result = _result(plan, target, message, {t.op.name: t.kernel for t in time.ops}, float(time.miss))
-    return replace(result, flags=(*result.flags, *_elsewhere(target, on))), target
+    return replace(result, flags=(*result.flags, *setting.flags))
 
 
 def _elsewhere(target: Target, on: str) -> tuple[str, ...]:

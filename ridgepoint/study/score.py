@@ -32,11 +32,15 @@ def score(store: Store, by: str = "b") -> list[ScoreRow]:
     return score_answers(settled(store), by)
 
 
-def settled(store: Store) -> list[Answer]:
-    """The newest answer of each bet, in the order in which the bets were first settled."""
+def settled(store: Store, machine: str = "", limit: int | None = None) -> list[Answer]:
+    """The newest answer of each bet, in the order in which the bets were first settled.
+
+    `machine`: its id, where only its answers count; `limit`: of the newest records.
+    """
     newest: dict[str, Answer] = {}
-    for record in store.records(kind="answer"):
-        newest[record.study] = answer_from(record.body["answer"])
+    for record in store.records(kind="answer", limit=limit):
+        if not machine or dict(record.body.get("machine") or {}).get("machine_id", "") == machine:
+            newest[record.study] = answer_from(record.body["answer"])
     return list(newest.values())
 
 

@@ -1,8 +1,8 @@
 """The errors of earlier bets on this machine, to be shown beside a new one: how far its prediction is to be trusted."""
 
 from ridgepoint.store import Provenance, Store
-from ridgepoint.study.document import Answer, Bet, RecordRow, answer_from
-from ridgepoint.study.score import score_answers
+from ridgepoint.study.document import Bet, RecordRow
+from ridgepoint.study.score import score_answers, settled
 from ridgepoint.study.score_row import ScoreRow
 
 __all__ = ["record_behind"]
@@ -15,12 +15,8 @@ def record_behind(store: Store, bet: Bet, provenance: Provenance) -> tuple[Recor
 
     The newest answers count, one for each bet; at most 300 of them.
     """
-    machine = provenance.machine.get("machine_id", "")
-    newest: dict[str, Answer] = {}
-    for record in store.records(kind="answer", limit=_MOST_ANSWERS):
-        if dict(record.body.get("machine") or {}).get("machine_id", "") == machine:
-            newest[record.study] = answer_from(record.body["answer"])
-    rows = {row.group: row for row in score_answers(newest.values())}
+    answers = settled(store, provenance.machine.get("machine_id", ""), _MOST_ANSWERS)
+    rows = {row.group: row for row in score_answers(answers)}
     asked = [f"{bet.a.text}..{curve.b}" for curve in bet.curves]
     return tuple(_row(rows[group]) for group in (*asked, "all") if group in rows)
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from ridgepoint.quantity import Array
 from ridgepoint.workload.format import DTYPE_BYTES
-from ridgepoint.workload.op import Role, Sweep
+from ridgepoint.workload.op import Compulsory, Role, Sweep
 
 __all__ = ["Conv", "Matmul"]
 
 
 @dataclass(frozen=True, slots=True)
-class Conv:
+class Conv(Compulsory):
     """y[b, n, pixels_out] = w[n, k] over windows of x[b, channels_in, pixels_in], in 1 to 3 dimensions.
 
     k = channels_in / groups x `window`, window = the product of the kernel's sizes; `spread`: strided or dilated.
@@ -79,17 +79,9 @@ class Conv:
     def activation_bytes(self) -> Array:
         return DTYPE_BYTES[self.dtype] * (self.inputs + self.outputs)
 
-    @property
-    def kv_bytes(self) -> Array:
-        return 0.0
-
-    @property
-    def bytes(self) -> Array:
-        return self.weight_bytes + self.activation_bytes
-
 
 @dataclass(frozen=True, slots=True)
-class Matmul:
+class Matmul(Compulsory):
     """y[b, m, n] = x[b, m, k] z[b, k, n]: no weight format applies.
 
     `shared`: z is one matrix for all b, laid out once but read and repacked b times: what torch makes of a linear layer
@@ -118,19 +110,7 @@ class Matmul:
         return self.batch * (self.m * self.k + self.k * self.n + self.m * self.n)
 
     @property
-    def weight_bytes(self) -> Array:
-        return 0.0
-
-    @property
     def activation_bytes(self) -> Array:
         rows = self.batch * self.m
         matrices = self.k * self.n * (1.0 if self.shared else self.batch)
         return DTYPE_BYTES[self.dtype] * (rows * (self.k + self.n) + matrices)
-
-    @property
-    def kv_bytes(self) -> Array:
-        return 0.0
-
-    @property
-    def bytes(self) -> Array:
-        return self.activation_bytes

@@ -12,7 +12,7 @@ from ridgepoint.quantity import Array
 from ridgepoint.workload.format import DTYPE_BYTES, format_named
 from ridgepoint.workload.step import Group
 
-__all__ = ["POINTWISE", "Attention", "Linear", "Op", "Pointwise", "Role", "Sweep"]
+__all__ = ["POINTWISE", "Attention", "Compulsory", "Linear", "Op", "Pointwise", "Role", "Sweep"]
 
 Role = Literal[
     "embed", "attention.in", "attention.core", "attention.out", "mlp.in", "mlp.act", "mlp.out",
@@ -49,8 +49,30 @@ class Op(Protocol):
     def bytes(self) -> Array: ...
 
 
+class Compulsory:
+    """The bytes that most operators share: no weights and no cache unless they say so, all three added up."""
+
+    __slots__ = ()
+
+    @property
+    def weight_bytes(self) -> Array:
+        return 0.0
+
+    @property
+    def activation_bytes(self) -> Array:
+        raise NotImplementedError
+
+    @property
+    def kv_bytes(self) -> Array:
+        return 0.0
+
+    @property
+    def bytes(self) -> Array:
+        return self.weight_bytes + self.activation_bytes + self.kv_bytes
+
+
 @dataclass(frozen=True, slots=True)
-class Linear:
+class Linear(Compulsory):
     """y[m, n] = x[m, k] W[n, k]ᵀ (+ bias[n]), x and y in `dtype`, W stored as `weight`.
 
     `kernel` pins a rung of the format's kernel ladder ("" = the fastest that the target has).
@@ -97,17 +119,9 @@ class Linear:
     def activation_bytes(self) -> Array:
         return DTYPE_BYTES[self.dtype] * self.m * (self.n + self.k)
 
-    @property
-    def kv_bytes(self) -> Array:
-        return 0.0
-
-    @property
-    def bytes(self) -> Array:
-        return self.weight_bytes + self.activation_bytes
-
 
 @dataclass(frozen=True, slots=True)
-class Attention:
+class Attention(Compulsory):
     """softmax(q kᵀ / √d) v of every sequence of `groups`, with grouped key/value heads (GQA).
 
     `window`: keys that a token sees, itself included; 0 is all. `value_dim`: size of a value where it is not that of a
@@ -148,10 +162,6 @@ class Attention:
         return (2.0 if self.sweep == "forward" else 5.0) * pairs * self.heads * both
 
     @property
-    def weight_bytes(self) -> Array:
-        return 0.0
-
-    @property
     def activation_bytes(self) -> Array:
         tokens = sum((g.tokens for g in self.groups), start=0.0)
         return DTYPE_BYTES[self.dtype] * tokens * self.heads * (self.head_dim + (self.value_dim or self.head_dim))
@@ -159,10 +169,6 @@ class Attention:
     @property
     def kv_bytes(self) -> Array:
         return DTYPE_BYTES[self.dtype] * sum((self.kv_elements(g) for g in self.groups), start=0.0)
-
-    @property
-    def bytes(self) -> Array:
-        return self.activation_bytes + self.kv_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +212,7 @@ POINTWISE: dict[str, PointwiseKind] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Pointwise:
+class Pointwise(Compulsory):
     """An operator whose work grows with rows x cols: norms, activations, rotary embedding, look-ups, copies.
 
     `traffic`: elements read and written, where broadcasting or overlapping windows make them others than the kind's.
@@ -243,11 +249,3 @@ class Pointwise:
         plain = isinstance(self.traffic, float) and not self.traffic
         elements = (kind.reads + kind.writes) * self.rows * self.cols if plain else self.traffic - self.held
         return DTYPE_BYTES[self.dtype] * elements
-
-    @property
-    def kv_bytes(self) -> Array:
-        return 0.0
-
-    @property
-    def bytes(self) -> Array:
-        return self.weight_bytes + self.activation_bytes

@@ -115,7 +115,9 @@ def _product(torch: Any, name: str, m: int, size: int) -> Callable[[], object]:
     if name == "int8":
         a, b = torch.ones(m, size, dtype=torch.int8), torch.ones(size, size, dtype=torch.int8)
         return lambda: torch._int_mm(a, b.t())
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    from ridgepoint.kernels.ladder import TORCH_DTYPES
+
+    dtype = TORCH_DTYPES[name]
     x, w = torch.randn(m, size).to(dtype), torch.randn(size, size).to(dtype)
     return lambda: torch.nn.functional.linear(x, w)
 

@@ -105,6 +105,8 @@ def _state_under_load(watch: Watch, size: int) -> dict[str, float]:
 def _product(name: str, m: int, size: int, device: str) -> Callable[[], object]:
     import torch
 
+    from ridgepoint.kernels.ladder import TORCH_DTYPES
+
     if name == "int8":
         a, b = (torch.randint(-127, 128, (rows, size), dtype=torch.int8, device=device) for rows in (m, size))
         return lambda: torch._int_mm(a, b.t())
@@ -115,6 +117,5 @@ def _product(name: str, m: int, size: int, device: str) -> Callable[[], object]:
         left, right = x.to(torch.float8_e4m3fn), w.to(torch.float8_e4m3fn)
         one = torch.ones((), device=device)
         return lambda: torch._scaled_mm(left, right.t(), one, one, out_dtype=torch.bfloat16, use_fast_accum=True)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
-    left, right = x.to(dtype), w.to(dtype)
+    left, right = x.to(TORCH_DTYPES[name]), w.to(TORCH_DTYPES[name])
     return lambda: torch.nn.functional.linear(left, right)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ridgepoint.kernels.ladder import TORCH_DTYPES
 from ridgepoint.measurement.clock import Clock
 from ridgepoint.measurement.trace.aten import RULES, Described, described, is_view, passed_over, tensors_of
 from ridgepoint.measurement.trace.flow import Flow
@@ -37,7 +38,7 @@ class Recorder(TorchDispatchMode):
     the same order, and nothing else is done between them.
     """
 
-    def __init__(self, clock: Clock | None = None, living: Living | None = None):
+    def __init__(self, clock: Clock | None = None, living: Living | None = None, fake: bool = True):
         super().__init__()
         self.living = living
         self.seen: list[Seen] = []
@@ -49,7 +50,7 @@ class Recorder(TorchDispatchMode):
         """Numbers of the module calls that are under way; one without parameters or children belongs to its caller's."""
         self.opened = 0
         self.flow = Flow()
-        self.fake = True
+        self.fake = fake
         """Whether tensors have no memory; real ones are not kept to follow temporaries."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
@@ -114,7 +115,7 @@ def _dtype(args: Any, out: Any) -> str:
     return "fp32"
 
 
-_DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+_DTYPES = {torch_dtype: name for name, torch_dtype in TORCH_DTYPES.items()}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from ridgepoint.errors import BadInput, NotSupported
+from ridgepoint.kernels.ladder import TORCH_DTYPES
 from ridgepoint.measurement.trace.living import Living
 from ridgepoint.measurement.trace.load import Built, build_module, cast, inputs_for, order_of, said_by, without_memory
 from ridgepoint.measurement.trace.recorder import Recorder, Seen, followed, quiet_paths
@@ -22,7 +23,6 @@ __all__ = ["trace_built", "trace_file"]
 
 _BATCHES = (3, 5, 11)
 """Two say how a size depends on the batch, the third checks it; no usual size of a model."""
-_TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _MOST_CALLS = 200_000
 
 
@@ -59,8 +59,8 @@ def trace_built(
     for dtype in dict.fromkeys(d or own for d in dtypes):
         with said_by(path or label, name), mode or nullcontext(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of fake tensors, which are ours, not the user's
-            cast(module, _TORCH[dtype])
-            runs = [_run(module, *inputs_for(built, batch, _TORCH[dtype])) for batch in _BATCHES]
+            cast(module, TORCH_DTYPES[dtype])
+            runs = [_run(module, *inputs_for(built, batch, TORCH_DTYPES[dtype])) for batch in _BATCHES]
         calls[dtype], order[dtype] = _joined(label, [seen for seen, _ in runs])
         live[dtype] = _line(_BATCHES, [peak for _, peak in runs])
         notes.update(dict.fromkeys(_notes(runs[0][0])))
@@ -73,9 +73,9 @@ def trace_built(
 
 def _own_dtype(module: nn.Module) -> str:
     found = next((t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.float32)
-    names = {torch_dtype: name for name, torch_dtype in _TORCH.items()}
+    names = {torch_dtype: name for name, torch_dtype in TORCH_DTYPES.items()}
     if found not in names:
-        raise NotSupported(f"the module's parameters are {found}; {', '.join(_TORCH)} are possible")
+        raise NotSupported(f"the module's parameters are {found}; {', '.join(TORCH_DTYPES)} are possible")
     return names[found]
 
 
@@ -84,8 +84,7 @@ def _run(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
     """The calls, and the most bytes of results that live at once."""
     given = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
     living = Living((*given, *module.parameters(), *module.buffers()))
-    recorder = Recorder(living=living)
-    recorder.fake = all(isinstance(t, FakeTensor) for t in given)
+    recorder = Recorder(living=living, fake=all(isinstance(t, FakeTensor) for t in given))
     with quiet_paths(), followed(recorder, module), recorder:
         module(*args, **kwargs)
     if len(recorder.seen) > _MOST_CALLS:
