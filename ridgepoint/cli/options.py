@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from ridgepoint.errors import BadInput, UnknownName
-from ridgepoint.workload import DTYPES
 
 __all__ = [
     "INTERRUPTED", "Assert", "Batches", "Device", "Dtype", "Isl", "Json", "Model", "On", "Phase", "Points",
@@ -26,7 +25,11 @@ With = Annotated[str, typer.Option("--with", help="Choices of every side that do
 
 
 def _dtype(value: str) -> str:
-    if value not in ("", *DTYPES):
+    if not value:
+        return value
+    from ridgepoint.workload import DTYPES
+
+    if value not in DTYPES:
         raise UnknownName("dtype", value, DTYPES, "--with takes other choices")
     return value
 
