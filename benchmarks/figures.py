@@ -19,7 +19,7 @@ _FIGURE = re.compile(r"<!-- figure: ([\w.-]+) -->(.*?)<!-- /figure -->", re.DOTA
 def figures(records: Path = RECORDS) -> dict[str, str]:
     """Name of a figure -> its text, of those records that exist."""
     found: dict[str, str] = {}
-    for phase in ("decode", "prefill", "prefill-64"):
+    for phase in ("decode", "prefill", "prefill-64", "compile", "ort"):
         if record := _read(records, f"truth-{phase}.json"):
             found |= {f"truth.{phase}.{name}": text for name, text in _truth(record).items()}
     if record := _read(records, "repeat.json"):
@@ -70,9 +70,13 @@ def _truth(record: dict[str, Any]) -> dict[str, str]:
         "small_flips": _of(everything["small_flips_right"], everything["small_flips_n"]),
         "mape": _percent(everything["mape"]), "worst_mape": f"{_percent(worst['mape'])} ({worst['group']})",
         "coverage": f"{100 * everything['coverage80']:.0f} %", "width": f"{100 * everything['width']:.0f} %",
-        "roofline_mape": f"{100 * everything['roofline_mape']:.0f} %",
-        "roofline_sign": f"{100 * everything['roofline_sign']:.0f} %",
+        "roofline_mape": _whole(everything["roofline_mape"]), "roofline_sign": _whole(everything["roofline_sign"]),
+        "n": str(everything["n"]),
     }  # fmt: skip
+
+
+def _whole(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f} %"
 
 
 def _pocket(answer: dict[str, Any] | None) -> dict[str, str]:

@@ -86,7 +86,7 @@ def main() -> None:
 _POINT = (
     "a", "b", "batch", "predicted_speedup", "predicted_low", "predicted_high", "measured_speedup", "measured_low",
     "measured_high", "verdict", "predicted_a_s", "predicted_b_s", "measured_a_s", "measured_b_s", "roofline_a_s",
-    "roofline_b_s", "load", "flags",
+    "roofline_b_s", "compile_s", "load", "flags",
 )  # fmt: skip
 
 

@@ -28,6 +28,9 @@ METRICS: dict[str, Metric] = {
     "resident_bytes": Metric(
         "resident memory", "B", "lower", "resident.v1: peak of the process less what it held before it built the model"
     ),
+    "compile_s": Metric(
+        "compilation", "s", "lower", "compile.v1: the first step less a second one, nothing cached by earlier processes"
+    ),
     "energy_j": Metric("energy", "J", "lower", "energy.v1: joules per step, idle included"),
 }
 """A row here is all that a new metric needs: tables, database columns and charts follow."""

@@ -22,11 +22,13 @@ SPELLED = (
     "fp32", "bf16", "fp16", "int8", "int8:naive", "int8:head", "int8:naive:head", "int8:dyn", "int8:dyn:head",
     "int8:dyn:token", "int8:dyn:token:head", "int4:g32", "int4:g64", "int4:g128", "int4:g256", "int4:g32:naive",
     "int4:g128:naive:head", "int4:g32:head", "nf4", "nf4:head", "fp8", "batch:1", "batch:1048576", "threads:1",
-    "threads:1024", "eager", "graph", "math", "flash", "channels-last", "channels-first",
+    "threads:1024", "eager", "graph", "compile", "math", "flash", "channels-last", "channels-first",
+    "int8:dyn:ort", "int4:g32:ort", "int4:g128:ort:head", "inference", "no-grad", "grad",
 )  # fmt: skip
 AXES = {"fp32": "dtype", "int8": "weights", "int4": "weights", "nf4": "weights", "fp8": "weights", "batch": "batch",
         "threads": "threads", "bf16": "dtype", "fp16": "dtype", "eager": "launch", "graph": "launch",
         "math": "attention", "flash": "attention",
+        "compile": "launch", "inference": "autograd", "no-grad": "autograd", "grad": "autograd",
         "channels-last": "layout", "channels-first": "layout"}  # fmt: skip
 WEIGHTS = ("int8", "int8:dyn", "int8:dyn:token", "int4:g32", "nf4")
 SMOL = load_model("smollm2-135m")

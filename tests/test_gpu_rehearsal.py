@@ -99,7 +99,7 @@ def test_composed_nets_can_be_built_for_every_side():
     for net in FULL.composed:
         for spec in FULL.sides:
             plan = resolve(f"{spec}+graph", "bf16", "cuda").plan(composed_decoder(net), decode(1, net.context))
-            assert plan.graph and plan.ops
+            assert plan.launch == "graph" and plan.ops
 
 
 # Paper
@@ -153,7 +153,8 @@ def test_graph_is_a_choice_for_cuda_only():
     model = load_model("smollm2-135m")
     side = resolve("int4+graph", "bf16", "cuda")
     assert side.spec == "bf16+int4:g32+graph+threads:1"
-    assert side.plan(model, decode(1, 8)).graph and not resolve("eager", "bf16", "cuda").plan(model, decode(1, 8)).graph
+    assert side.plan(model, decode(1, 8)).launch == "graph"
+    assert resolve("eager", "bf16", "cuda").plan(model, decode(1, 8)).launch == "eager"
     with pytest.raises(NotSupported, match="graph is a choice for CUDA"):
         resolve("graph", "bf16", "cpu").plan(model, decode(1, 8))
 

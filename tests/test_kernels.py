@@ -248,7 +248,7 @@ def test_ladders_are_well_formed():
     seen = set()
     for name, ladder in LADDERS.items():
         for kernel in ladder:
-            assert kernel.format == name and kernel.acts and kernel.rung in ("dense", "naive", "packed")
+            assert kernel.format == name and kernel.acts and kernel.rung in ("dense", "naive", "packed", "ort")
             assert (kernel.name, kernel.device) not in seen
             seen.add((kernel.name, kernel.device))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ridgepoint.choice.base import Words, no_more_words
-from ridgepoint.choice.weights import check_groups, rewrite_linears, swap_linears
+from ridgepoint.choice.weights import RUNGS, check_device, check_groups, one_rung, rewrite_linears, swap_linears
 from ridgepoint.workload import Plan, format_named
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ __all__ = ["Int4"]
 
 @dataclass(frozen=True, slots=True)
 class Int4:
-    """`int4` is groups of 32; `int4:g128` larger groups; `naive` and `head` as in int8."""
+    """`int4` is groups of 32; `int4:g128` larger groups; `naive`, `ort` and `head` as in int8."""
 
     group: int = 32
-    naive: bool = False
+    rung: str = ""
     head: bool = False
 
     NAMES: ClassVar[tuple[str, ...]] = ("int4",)
@@ -33,13 +33,13 @@ class Int4:
                 groups.append(word.value)
             elif not groups and not word.key and word.value[:1] == "g":
                 groups.append(word.value[1:])
-            elif not word.key and word.value in ("naive", "head"):
+            elif not word.key and (word.value == "head" or word.value in RUNGS):
                 flags.add(word.value)
             else:
                 rest.append(word)
         no_more_words(name, tuple(rest))
         group = format_named(f"int4:g{groups[0]}").group if groups else 32
-        return cls(group, "naive" in flags, "head" in flags)
+        return cls(group, one_rung(name, flags), "head" in flags)
 
     @property
     def weight(self) -> str:
@@ -47,16 +47,17 @@ class Int4:
 
     @property
     def spelled(self) -> str:
-        return self.weight + (":naive" if self.naive else "") + (":head" if self.head else "")
+        return self.weight + (f":{self.rung}" if self.rung else "") + (":head" if self.head else "")
 
     def acts(self, device: str) -> tuple[str, ...]:
-        return ("bf16",)
+        return ("fp32",) if self.rung == "ort" else ("bf16",)
 
     def check(self, plan: Plan) -> None:
+        check_device(plan, self.spelled, self.rung)
         check_groups(plan, self.weight, self.head)
 
     def on_paper(self, plan: Plan) -> Plan:
-        return rewrite_linears(plan, self.weight, "naive" if self.naive else "", self.head)
+        return rewrite_linears(plan, self.weight, self.rung, self.head)
 
     def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
         return swap_linears(model, plan, kernels)

@@ -1,6 +1,7 @@
 """All choices, one line each."""
 
 from ridgepoint.choice.attention import AttentionKernel
+from ridgepoint.choice.autograd import Autograd
 from ridgepoint.choice.base import Choice
 from ridgepoint.choice.batch import Batch
 from ridgepoint.choice.fp8 import Fp8
@@ -23,6 +24,7 @@ CHOICES: tuple[type[Choice], ...] = (
     AttentionKernel,
     Layout,
     Batch,
+    Autograd,
     Launch,
     Threads,
 )

@@ -1,16 +1,35 @@
 """What all weight formats share: which linear layers they rewrite, on paper and on metal."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ridgepoint.errors import NotSupported
+from ridgepoint.errors import BadInput, NotSupported
 from ridgepoint.workload import INT4_GROUPS, Linear, Op, Plan, Traced, format_named
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["check_groups", "rewrite_linears", "swap_linears"]
+__all__ = ["RUNGS", "check_device", "check_groups", "one_rung", "rewrite_linears", "swap_linears"]
+
+
+RUNGS = ("naive", "ort")
+"""Kernels that are taken only where a side names them: the slow one that dequantises first, and ONNX Runtime's."""
+
+
+def one_rung(name: str, flags: Collection[str]) -> str:
+    """The rung among a choice's flags, or ""; two are refused."""
+    found = [rung for rung in RUNGS if rung in flags]
+    if len(found) > 1:
+        raise BadInput(f"{name} names two kernels, {' and '.join(found)}; one is possible")
+    return found[0] if found else ""
+
+
+def check_device(plan: Plan, spelled: str, rung: str) -> None:
+    """Refuse ONNX Runtime's kernels on a GPU, and on several threads."""
+    if rung == "ort" and (plan.device != "cpu" or plan.threads > 1):
+        where = f"{plan.threads} threads" if plan.device == "cpu" else plan.device
+        raise NotSupported(f"{spelled} runs on one thread of a CPU, not on {where}; without :ort torch's kernels do")
 
 
 def rewrite_linears(plan: Plan, weight: str, kernel: str, head: bool) -> Plan:

@@ -24,6 +24,12 @@ def calibrate(
     modules: Annotated[
         bool, typer.Option("--modules", help="Add what modules beyond decoders need: convolutions, pooling and more.")
     ] = False,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Add what torch.compile costs and saves; takes a C++ compiler.")
+    ] = False,
+    ort: Annotated[
+        bool, typer.Option("--ort", help="Add ONNX Runtime's kernels for linear layers, where it is installed.")
+    ] = False,
     refit: Annotated[str, typer.Option("--refit", help="Fit again from the samples of this stored calibration.")] = "",
 ) -> int:
     """Measure this machine into <host>.calibrated.toml, in about 90 seconds on two cores."""
@@ -36,8 +42,11 @@ def calibrate(
         raise BadInput(f"--name is {name!r}; possible are up to 60 letters, digits, - and _")
     if name == HOST:
         raise BadInput(f"--name {HOST} is taken: it stands for the newest calibration of this machine")
-    if modules and device != "cpu":
-        raise BadInput("--modules is for the CPU; modules are not calibrated on a GPU yet")
+    stages = [name for name, asked in (("modules", modules), ("compile", compile_), ("ort", ort)) if asked]
+    if stages and device != "cpu":
+        raise BadInput(
+            f"--{stages[0]} is for the CPU; a GPU is calibrated for decoders in eager mode and in CUDA graphs"
+        )
     if show:
         Console().print(card(load_target(name or "host", device)))
         return 0
@@ -53,10 +62,11 @@ def calibrate(
             path = save_target(target, target.name)
         else:
             try:
-                with _Bar() as bar:
-                    target, path = study.calibrate(
-                        store, provenance(), bar.sample, device, name, fresh=fresh, stage="modules" if modules else ""
-                    )
+                for stage in stages or [""]:
+                    with _Bar() as bar:
+                        target, path = study.calibrate(
+                            store, provenance(), bar.sample, device, name, fresh=fresh, stage=stage
+                        )
             except (KeyboardInterrupt, ChildDied):
                 sys.stderr.write("finished probes are kept; the same command goes on with the rest within an hour\n")
                 raise

@@ -65,7 +65,7 @@ class LinearLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     kernel: str
     rung: str
-    """"dense", "naive" or "packed": its place on the format's kernel ladder."""
+    """"dense", "naive" or "packed": its place on the format's kernel ladder; "ort": ONNX Runtime's, taken only by name."""
     format: str
     act: str
     threads: int

@@ -7,6 +7,7 @@ import msgspec
 
 from ridgepoint.errors import BadInput, NotSupported
 from ridgepoint.hardware.law import AttentionLaw, LaunchLaw, LinearLaw, PointwiseLaw, ResidencyLaw, ScalingLaw
+from ridgepoint.hardware.law_compiled import CompiledLaw
 from ridgepoint.hardware.law_contraction import CONV_TERMS, MATMUL_TERMS, ContractionLaw
 
 __all__ = ["SCHEMA", "Correction", "Level", "Peak", "Target", "decode_target", "encode_target"]
@@ -74,6 +75,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Convolutions and products of activations; there after `ridge calibrate --modules`."""
     module_call_s: float | None = None
     """What a module adds per operator call beyond the operators; None: as networks of decoders do (`correction`)."""
+    autograd_call_s: dict[str, float] = {}
+    """What each operator call takes more than in inference mode, by mode: "no-grad" and "grad"."""
+    compiled: tuple[CompiledLaw, ...] = ()
+    """What torch.compile costs and saves, by dtype; there after `ridge calibrate --compile`."""
     scaling: tuple[ScalingLaw, ...] = ()
     launch: tuple[LaunchLaw, ...] = ()
     """Host time of eager launches; GPUs only."""
@@ -167,6 +172,9 @@ def _check(name: str, target: Target) -> None:
         if terms is None or len(contraction.terms) != terms:
             where = f"target {name}: contraction law of {contraction.kind} {contraction.form}"
             raise BadInput(f"{where}: needs kind conv with {CONV_TERMS} terms, or matmul with {MATMUL_TERMS}")
+    for compiled in target.compiled:
+        if not abs(compiled.kept_call_s) < 1:
+            raise BadInput(f"target {name}: compiled law of {compiled.dtype}: kept_call_s is {compiled.kept_call_s}")
     for scaling in target.scaling:
         _check_curve(f"target {name}: scaling of {scaling.subject}", scaling.m, scaling.speedup)
     for what, residency in (("residency", target.residency), ("code_residency", target.code_residency)):
@@ -202,17 +210,23 @@ def _costs(target: Target) -> Iterator[tuple[str, float]]:
     """Every number of every law but its grid, so that a new field cannot be forgotten here."""
     if target.module_call_s is not None:
         yield "module_call_s", target.module_call_s
+    yield from ((f"autograd_call_s of {mode}", seconds) for mode, seconds in target.autograd_call_s.items())
     laws: list[tuple[str, msgspec.Struct]] = [(f"linear law of {x.kernel}", x) for x in target.linear]
     laws += [(f"attention law of {x.kernel}", x) for x in target.attention]
     laws += [(f"pointwise law of {x.kind}", x) for x in target.pointwise]
     laws += [(f"{x.kind} law of {x.form} {x.dtype}", x) for x in target.contraction]
     laws += [(f"scaling of {x.subject}", x) for x in target.scaling]
     laws += [(f"launch of {x.subject}", x) for x in target.launch]
+    laws += [(f"compiled law of {x.dtype}", x) for x in target.compiled]
     laws += [("correction", target.correction)] if target.correction is not None else []
     for where, law in laws:
         for field in law.__struct_fields__:
-            if field not in ("m", "displaced_m"):
+            if field not in _SIGNED:
                 yield from ((f"{where}: {field}", x) for x in _floats(getattr(law, field)))
+
+
+_SIGNED = ("m", "displaced_m", "kept_call_s")
+"""Grids, which are checked by themselves, and the one cost that may be negative."""
 
 
 def _floats(value: object) -> Iterator[float]:
@@ -227,6 +241,7 @@ def _sourced(target: Target) -> Iterator[Sourced]:
     for group in (target.peaks, target.levels, target.linear, target.attention, target.pointwise, target.scaling):
         yield from group
     yield from target.contraction
+    yield from target.compiled
     yield from target.launch
     yield from (x for x in (target.residency, target.code_residency, target.correction) if x is not None)
 

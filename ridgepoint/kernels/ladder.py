@@ -31,7 +31,8 @@ class LinearKernel:
     name: str
     format: str
     rung: str
-    """"dense", "naive" (dequantise, then dense) or "packed" (a kernel that reads the packed weights)."""
+    """"dense", "naive" (dequantise, then dense) or "packed" (a kernel that reads the packed weights), "ort" (ONNX
+    Runtime's, which nobody gets who does not name it)."""
     acts: tuple[str, ...]
     device: str
     pack: Callable[[Tensor, Tensor | None, str, int], nn.Module]

@@ -11,9 +11,9 @@ from ridgepoint.measurement.busy import check_wall, load_between, snapshot
 from ridgepoint.measurement.clock import Clock, CudaEvents, ThreadCpu, Wall
 from ridgepoint.measurement.energy import probe
 from ridgepoint.measurement.joules import energy_per_step
-from ridgepoint.measurement.leaves import leaf_totals, own_cost_s
+from ridgepoint.measurement.leaves import leaf_totals, own_cost
 from ridgepoint.measurement.memory import peak_bytes, reset_peak, resident_bytes
-from ridgepoint.measurement.paired import Budget, interleave, quantile, single
+from ridgepoint.measurement.paired import Budget, interleave, single
 from ridgepoint.measurement.request import (
     AccuracyRequest,
     CalibrationRequest,
@@ -42,6 +42,7 @@ class Bench:
 
     def pair(self, request: PairRequest) -> Iterator[dict[str, Any]]:
         """Messages `stage`… and one `done` with the paired comparison, its clock, load and peak memory."""
+        _forget_compiled(request.a, request.b)
         yield {"kind": "stage", "text": "building a"}
         a = self._runnable(request, request.a)
         yield {"kind": "stage", "text": "building b"}
@@ -62,11 +63,13 @@ class Bench:
             "clock": clock.name,
             "load": load.describe(), "tokens_a": a.tokens, "tokens_b": b.tokens, "random": a.random,
             "peak_memory_bytes": self._peak(request.a.device), "flags": [*a.flags, *b.flags],
+            "compile_s": {side: run.compile_s for side, run in (("a", a), ("b", b)) if run.compile_s is not None},
             **_energy({"a": step_a, "b": step_b}, calls, request.a.device, request.energy_s),
         }  # fmt: skip
 
     def single(self, request: SingleRequest) -> Iterator[dict[str, Any]]:
         """Messages `stage`… and one `done` with the step's time, the operators' times and the peak memory."""
+        _forget_compiled(request.a)
         yield {"kind": "stage", "text": "building"}
         run = self._runnable(request, request.a)
         clock = _clock(request, request.a)
@@ -74,8 +77,9 @@ class Bench:
         held = resident_bytes(request.a.device)
         yield {"kind": "stage", "text": "measuring"}
         before = snapshot()
-        timing = single(run.call, clock, Budget(seconds=request.seconds))
-        ops = _leaf_times(run, clock)
+        rows = _Rows(run, clock) if run.compile_s is None else None
+        timing = single(run.call, clock, Budget(seconds=request.seconds), rows.step if rows else None)
+        ops = rows.seconds() if rows else None
         load = load_between(before, snapshot())
         if isinstance(clock, Wall):
             check_wall(load)
@@ -84,7 +88,7 @@ class Bench:
             "load": load.describe(), "tokens": run.tokens, "random": run.random,
             "resident_bytes": self._peak("cpu") if request.a.device == "cpu" else None,
             "memory_bytes": _held(run, request.a.device, held),
-            "flags": list(run.flags),
+            "flags": list(run.flags), "compile_s": run.compile_s,
             **_energy({"": run.call}, run.calls, request.a.device, request.energy_s),
         }  # fmt: skip
 
@@ -213,6 +217,13 @@ def _energy(steps: dict[str, Callable[[], object]], calls: int, device: str, sec
     return out
 
 
+def _forget_compiled(*sides: SideRequest) -> None:
+    if any("compile" in side.spec.split("+") for side in sides):
+        from ridgepoint.measurement.compiled import forget
+
+        forget()
+
+
 def _wait(device: str) -> Any:
     """What returns when the device has finished."""
     if device != "cuda":
@@ -237,11 +248,28 @@ def _slowed(run: Runnable, clock: Clock, factor: float) -> Any:
     return step
 
 
-def _leaf_times(run: Runnable, clock: Clock) -> dict[str, float]:
-    """Seconds per step of each operator, by the same quantile as the step itself: of 7 steps, of short ones of more."""
-    steps: list[dict[str, float]] = []
-    own_s = own_cost_s(run, clock)
-    until = time.monotonic() + _LEAF_SECONDS
-    while len(steps) < _LEAF_STEPS or (time.monotonic() < until and len(steps) < _MOST_LEAF_STEPS):
-        steps.append(leaf_totals(run, clock, own_s))
-    return {name: quantile([step.get(name, 0.0) for step in steps]) for name in steps[-1]}
+class _Rows:
+    """Steps of a run timed operator by operator."""
+
+    def __init__(self, run: Runnable, clock: Clock):
+        self._run, self._clock, self._own = run, clock, own_cost(run, clock)
+        self._steps: list[dict[str, float]] = []
+
+    def step(self) -> None:
+        """One more, unless there are enough."""
+        if len(self._steps) < _MOST_LEAF_STEPS:
+            self._steps.append(leaf_totals(self._run, self._clock, self._own))
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds per step of each operator: the mean of the faster two fifths of the steps, whose total is about the
+        20th percentile that the whole step has; quantiles of single operators would not add up to it."""
+        until = time.monotonic() + _LEAF_SECONDS
+        while len(self._steps) < _LEAF_STEPS or (time.monotonic() < until and len(self._steps) < _MOST_LEAF_STEPS):
+            self.step()
+        self._steps.sort(key=lambda step: sum(step.values()))
+        fast = self._steps[: max(1, round(_FASTER * len(self._steps)))]
+        names = dict.fromkeys(name for step in fast for name in step)
+        return {name: sum(step.get(name, 0.0) for step in fast) / len(fast) for name in names}
+
+
+_FASTER = 0.4

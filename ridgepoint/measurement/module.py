@@ -9,7 +9,7 @@ from ridgepoint.workload import Attention, Conv, Plan, Traced
 if TYPE_CHECKING:
     from ridgepoint.measurement.trace.load import Built
 
-__all__ = ["build_user_module", "file_of", "module_call"]
+__all__ = ["around", "build_user_module", "file_of", "module_call"]
 
 
 def file_of(traced: Traced) -> tuple[str, str]:
@@ -31,9 +31,7 @@ def build_user_module(traced: Traced, plan: Plan) -> "Built":
 
 
 def module_call(plan: Plan, built: "Built") -> Callable[[Any], object]:
-    """One call of the module on the step's items."""
-    import torch
-
+    """One call of the module on the step's items, to be made inside of `around`."""
     from ridgepoint.kernels.ladder import TORCH_DTYPES
     from ridgepoint.measurement.trace.load import inputs_for
 
@@ -42,12 +40,23 @@ def module_call(plan: Plan, built: "Built") -> Callable[[Any], object]:
     args, kwargs = inputs_for(built, int(plan.step.sequences), TORCH_DTYPES[plan.dtype], plan.device)
     if any(isinstance(op, Conv) and op.layout == "last" for op in plan.ops):
         args, kwargs = tuple(map(_channels_last, args)), {key: _channels_last(x) for key, x in kwargs.items()}
+    return lambda module: module(*args, **kwargs)
 
-    @torch.inference_mode()
-    def call(module: Any) -> object:
-        return module(*args, **kwargs)
 
-    return _by_math(call) if any(isinstance(op, Attention) and op.kernel == "math" for op in plan.ops) else call
+def around(plan: Plan) -> Callable[[Callable[[Any], object]], Callable[[Any], object]]:
+    """What stands around a step and inside of no compiled graph: what torch records, and the pinned kernel of attention."""
+    import torch
+
+    recording = {"inference": torch.inference_mode, "no-grad": torch.no_grad, "grad": torch.enable_grad}[plan.autograd]
+    math = isinstance(plan.workload, Traced) and any(
+        isinstance(op, Attention) and op.kernel == "math" for op in plan.ops
+    )
+
+    def wrapped(call: Callable[[Any], object]) -> Callable[[Any], object]:
+        recorded = recording()(call)
+        return _by_math(recorded) if math else recorded
+
+    return wrapped
 
 
 def _channels_last(x: Any) -> Any:

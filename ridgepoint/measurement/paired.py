@@ -166,8 +166,11 @@ def interleave(
                 return known
 
 
-def single(step: Step, clock: Clock, budget: Budget = Budget()) -> Single:
-    """Time one step alone, by the same blocks and the same rule for stopping (without `PLACEMENT`)."""
+def single(step: Step, clock: Clock, budget: Budget = Budget(), beside: Callable[[], None] | None = None) -> Single:
+    """Time one step alone, by the same blocks and the same rule for stopping (without `PLACEMENT`).
+
+    `beside` is called after each block, untimed: what it measures meets the machine in the same minutes.
+    """
     until = time.monotonic() + budget.seconds
     kept: list[float] = []
     logs: list[float] = []
@@ -178,6 +181,8 @@ def single(step: Step, clock: Clock, budget: Budget = Budget()) -> Single:
             kept += block
             logs.append(math.log(quantile(block)))
             n = len(logs)
+            if beside is not None:
+                beside()
             if n < 2:
                 continue
             _, low, high = _interval(np.asarray(logs))

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from ridgepoint.choice import Side
 from ridgepoint.errors import NotSupported
-from ridgepoint.measurement.module import build_user_module, module_call
+from ridgepoint.measurement.module import around, build_user_module, module_call
 from ridgepoint.measurement.request import Subject
 from ridgepoint.measurement.rotated import rotate, rotated
-from ridgepoint.workload import Decoder, LinearLayer, Step, Traced
+from ridgepoint.workload import Decoder, LinearLayer, Plan, Step, Traced
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ridgepoint.measurement.compiled import Compiled
     from ridgepoint.measurement.trace.load import Built
 
 __all__ = ["Runnable", "Weights", "build_weights", "runnable"]
@@ -56,6 +57,8 @@ class Runnable:
     """`calls` steps captured as one CUDA graph, where the side asks for it and they could be captured."""
     calls: int = 1
     flags: tuple[str, ...] = ()
+    compile_s: float | None = None
+    """What compiling the step took, where the side asks for it."""
 
     def call(self) -> object:
         """`calls` steps: one, but for a single layer in a CUDA graph."""
@@ -134,11 +137,17 @@ def runnable(workload: Subject, side: Side, step: Step, weights: Weights, cache_
         and plan.device == "cpu"
         and float(plan.weight_bytes) < _SMALL * cache_bytes
     )
+    rows = workload.in_order(plan.dtype) if isinstance(workload, Traced) else ()
+    made = _compiled(call, weights, plan) if plan.launch == "compile" else None
+    if made is not None:  # its fused operators have no rows, and a copy of its weights would be compiled again
+        call, rows, small = made.step, (), False
     run = Runnable(
-        weights.model, _with_threads(call, plan.threads), tokens, weights.random, small, [], weights.copies, kv_bytes,
-        workload.in_order(plan.dtype) if isinstance(workload, Traced) else (),
+        weights.model, _with_threads(around(plan)(call), plan.threads), tokens, weights.random, small, [], weights.copies,
+        kv_bytes, rows, flags=made.flags if made else (), compile_s=made.seconds if made else None,
     )  # fmt: skip
-    return _as_graph(run, _GRAPH_CALLS if isinstance(workload, LinearLayer) else 1) if plan.graph else run
+    if plan.launch == "graph":
+        return _as_graph(run, _GRAPH_CALLS if isinstance(workload, LinearLayer) else 1)
+    return run
 
 
 _GRAPH_CALLS = 64
@@ -157,6 +166,16 @@ def _as_graph(run: Runnable, calls: int) -> Runnable:
     return replace(run, replay=whole, calls=calls, flags=(reason,) if reason else ())
 
 
+def _compiled(call: Callable[["nn.Module"], object], weights: Weights, plan: Plan) -> "Compiled":
+    """The step compiled with as many threads as it is going to have."""
+    import torch
+
+    from ridgepoint.measurement.compiled import compiled
+
+    torch.set_num_threads(plan.threads)
+    return compiled(call, weights.model, around(plan))
+
+
 def _decoder_call(workload: Decoder, step: Step, dtype: str, device: str) -> tuple[Callable[[Any], object], int]:
     """The step, and the bytes of its cache."""
     import torch
@@ -172,7 +191,7 @@ def _decoder_call(workload: Decoder, step: Step, dtype: str, device: str) -> tup
     for tensor in (*cache.keys, *cache.values):
         tensor.normal_()
     tokens = torch.randint(0, workload.vocab_size, (batch, new), device=device)
-    return lambda model: model(tokens, cache, cached, step.logits), cache.bytes
+    return lambda model: model.logits(tokens, cache, cached, step.logits), cache.bytes
 
 
 def _with_threads(call: Callable[[Any], object], threads: int) -> Callable[[Any], object]:

@@ -7,6 +7,8 @@ import numpy as np
 
 from ridgepoint.errors import BadInput
 from ridgepoint.hardware import Target
+from ridgepoint.prediction.autograd import autograd_call_s
+from ridgepoint.prediction.compiled import compilation_seconds, compiled_law
 from ridgepoint.prediction.launch import host_seconds
 from ridgepoint.prediction.memory import predict_memory
 from ridgepoint.prediction.optime import OpTime, op_time
@@ -96,7 +98,9 @@ def step_time(plan: Plan, target: Target) -> StepTime:
         raise BadInput(
             f"target {target.name} gives a step of {plan.workload.name} no time; its laws are all zero there"
         )
-    if not target.launch or plan.graph:
+    if plan.launch == "compile":
+        total = total + compiled_law(target, plan.dtype).guard_s
+    if not target.launch or plan.launch == "graph":
         return StepTime(total, times, miss, residual, asked=(plan, target))
     host_s, host_sigma = host_seconds(times, target)
     return StepTime(np.maximum(total, host_s), times, miss, residual, host_s, host_sigma)
@@ -111,7 +115,12 @@ def _times(plan: Plan, target: Target, ops: Sequence[Op], displaced: Array) -> t
 
 
 def _per_call(plan: Plan, target: Target) -> float:
-    """What the network's own Python adds to each operator call."""
+    """What the network's own Python, or compiled code in its place, adds to each operator call."""
+    kept_s = compiled_law(target, plan.dtype).kept_call_s if plan.launch == "compile" else 0.0
+    return kept_s + _eager_per_call(plan, target) + autograd_call_s(plan, target)
+
+
+def _eager_per_call(plan: Plan, target: Target) -> float:
     if isinstance(plan.workload, Traced) and target.module_call_s is not None:
         return target.module_call_s
     return target.correction.per_call_s if target.correction else 0.0
@@ -169,6 +178,7 @@ def predict(plan: Plan, target: Target) -> Result:
             "memory_bytes": Value(memory, memory, memory, "itemised: weights, KV cache, activations; no interval"),
             "resident_bytes": None,
             "energy_j": None,
+            **_compilation(plan, target),
         },
         ops=rows,
         absent={
@@ -182,6 +192,13 @@ def predict(plan: Plan, target: Target) -> Result:
             **_host(time),
         },
     )
+
+
+def _compilation(plan: Plan, target: Target) -> dict[str, Value | None]:
+    if plan.launch != "compile":
+        return {}
+    seconds = compilation_seconds(plan, target)
+    return {"compile_s": Value(seconds, seconds, seconds, "a first compilation and each call's part; no interval")}
 
 
 def _host(time: StepTime) -> dict[str, float]:

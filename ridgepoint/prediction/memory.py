@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ridgepoint.prediction.autograd import kept_bytes
 from ridgepoint.quantity import Array
 from ridgepoint.workload import DTYPE_BYTES, Linear, Plan, Traced
 
@@ -31,7 +32,7 @@ def predict_memory(plan: Plan) -> MemoryNeed:
     if plan.step.phase == "train":
         weights = weights + plan.workload.parameters * (DTYPE_BYTES[plan.dtype] + 8)
     kv = 0.0 if plan.step.phase == "train" else plan.kv_cache_bytes
-    return MemoryNeed(weights, kv, widest)
+    return MemoryNeed(weights, kv, np.maximum(widest, kept_bytes(plan)))
 
 
 def _widest(plan: Plan, width: float) -> Array:

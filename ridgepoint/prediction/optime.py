@@ -7,10 +7,11 @@ import numpy as np
 from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import LinearLaw, Target
 from ridgepoint.hardware.law import decode_terms, prefill_terms
+from ridgepoint.prediction.compiled import fused_time
 from ridgepoint.prediction.contraction import contraction_time
 from ridgepoint.prediction.used import Used, far_share, scaling_of
 from ridgepoint.quantity import Array
-from ridgepoint.workload import Attention, Conv, Linear, Matmul, Op, Pointwise
+from ridgepoint.workload import Attention, Conv, Fused, Linear, Matmul, Op, Pointwise
 
 __all__ = ["OpTime", "op_time"]
 
@@ -48,6 +49,9 @@ def op_time(op: Op, target: Target, miss: Array, code_miss: Array, threads: int,
         seconds, laws = _attention(op, target, code_miss, threads)
     elif isinstance(op, Conv | Matmul):
         seconds, laws = contraction_time(op, target, threads)
+    elif isinstance(op, Fused):
+        seconds, laws = fused_time(op, target, threads)
+        per_call_s = 0.0  # nobody but the compiled step calls it
     else:
         assert isinstance(op, Pointwise), f"no law for {op}"
         seconds, laws = _pointwise(op, target, code_miss, threads)
@@ -84,7 +88,11 @@ def _linear(op: Linear, target: Target, miss: Array, code_miss: Array, threads: 
 def _fits(law: LinearLaw, op: Linear) -> bool:
     if law.act != op.dtype:
         return False
-    return law.rung == op.kernel if op.kernel else True
+    return law.rung == op.kernel if op.kernel else law.rung not in _ONLY_BY_NAME
+
+
+_ONLY_BY_NAME = ("ort",)
+"""Kernels of another framework: nobody gets them who did not ask for it."""
 
 
 def _attention(op: Attention, target: Target, code_miss: Array, threads: int) -> tuple[Array, tuple[Used, ...]]:

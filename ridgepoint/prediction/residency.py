@@ -27,9 +27,8 @@ def working_set_bytes(ops: Sequence[Op], target: Target) -> Array:
 
 def _displacement(op: Linear, target: Target) -> Array:
     """By the packed kernel of its format, else by any."""
-    laws = sorted(
-        (law for law in target.linear_laws(op.weight) if law.act == op.dtype), key=lambda x: x.rung == "naive"
-    )
+    mine = (law for law in target.linear_laws(op.weight) if law.act == op.dtype)
+    laws = sorted((law for law in mine if (law.rung == "ort") == (op.kernel == "ort")), key=lambda x: x.rung == "naive")
     return laws[0].displacement(op.m) if laws else 1.0
 
 

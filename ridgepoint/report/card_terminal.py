@@ -45,6 +45,8 @@ def card(target: Target) -> RenderableType:
     parts += [heading("dispatch"), line(_dispatch(target))]
     if target.pointwise:
         parts += [_title("pointwise operators", target.pointwise), _pointwise(target)]
+    if target.compiled:
+        parts += [_title("torch.compile", target.compiled), pairs(_compiled(target))]
     if target.scaling:
         parts += [_title("thread scaling: speed-up over one thread, by rows m", target.scaling), _scaling(target)]
     if target.residency is not None:
@@ -159,6 +161,17 @@ def _pointwise(target: Target) -> RenderableType:
     for law in target.pointwise:
         add(table, law.kind, law.dtype, *(_time(term) for term in law.terms), percent(law.sigma))
     return table
+
+
+def _compiled(target: Target) -> Iterator[tuple[str, str]]:
+    for law in target.compiled:
+        kept = "saves" if law.kept_call_s < 0 else "costs"
+        yield (
+            law.dtype,
+            f"guards {show_time(law.guard_s)} per step; a fused kernel {show_time(law.fused_call_s)} and its bytes; a call "
+            f"that stays {kept} {show_time(abs(law.kept_call_s))}; compiling {show_time(law.compile_s)} "
+            f"and {show_time(law.compile_call_s)} per operator call; ±{percent(law.sigma)}",
+        )
 
 
 def _scaling(target: Target) -> RenderableType:

@@ -16,6 +16,7 @@ from ridgepoint.report.charts import (
     speedup_scale,
     step_chart,
 )
+from ridgepoint.report.compile_words import compile_lines
 from ridgepoint.report.html_operators import operators_section, record_section
 from ridgepoint.report.markup import cell, escaped, fact_list, figure, legend, scrolling_table
 from ridgepoint.report.words import (
@@ -292,6 +293,7 @@ def _memory(answer: Answer) -> str:
     ]
     rows = [("peak of the measuring process", text) for text in peak]
     rows += [("energy", _block(answer.energy)), *(("accuracy", words) for words in accuracy_lines(answer.accuracy))]
+    rows += [("compilation", words) for words in compile_lines(answer)]
     if method := accuracy_method(answer.accuracy):
         rows.append(("how accuracy was measured", method))
     rows += [

@@ -9,6 +9,7 @@ from rich.text import Text
 from ridgepoint.quantity import show_bytes, show_time
 from ridgepoint.report.accuracy_words import accuracy_lines
 from ridgepoint.report.chart_terminal import LEGEND, speedup_chart
+from ridgepoint.report.compile_words import compile_lines, predicted_compile_lines
 from ridgepoint.report.grid_terminal import add, grid, heading, line, pairs
 from ridgepoint.report.scale import log_scale
 from ridgepoint.report.words import (
@@ -60,6 +61,7 @@ def bet_panel(bet: Bet) -> RenderableType:
             line(f"flip predicted: {flip_words(bet.flips.get(curve.b), curve.batch)}"),
         ]
     parts += [Text(), Text.assemble(("Bet: ", "bold"), clean(bet.statement)), line(_footnote(bet), "dim")]
+    parts += [line(words) for words in predicted_compile_lines(bet)]
     parts += [line(f"! {flag}", "yellow") for flag in bet.flags]
     return Group(*parts, Rule(style="dim"))
 
@@ -206,6 +208,8 @@ def _footer(answer: Answer) -> Iterator[tuple[str, str]]:
             )
     if "reason" in answer.energy:
         yield "energy", str(answer.energy["reason"])
+    for words in compile_lines(answer):
+        yield "compilation", words
     for words in accuracy_lines(answer.accuracy):
         yield "accuracy", words
     for point in answer.points:

@@ -65,9 +65,12 @@ def _per_token(a_s: float, b_s: float, plan_a: Plan, plan_b: Plan) -> float:
 
 def _ceiling(a: StepTime, plan_a: Plan, plan_b: Plan) -> float:
     """Amdahl 1967: 1 / (share of a's time in operators that b carries out as a does); inf if nothing is left."""
-    if (plan_a.threads, plan_a.graph) != (plan_b.threads, plan_b.graph):
+    if plan_a.threads != plan_b.threads or (
+        plan_a.launch != plan_b.launch and "graph" in (plan_a.launch, plan_b.launch)
+    ):
         return math.inf
-    same = {op.name for op, other in zip(plan_a.ops, plan_b.ops, strict=False) if op == other}
+    theirs = {op.name: op for op in plan_b.ops}
+    same = {op.name for op in plan_a.ops if theirs.get(op.name) == op}
     kept = sum(float(t.seconds) for t in a.ops if t.op.name in same)
     return float(a.seconds) / kept if kept > 0 else math.inf
 

@@ -30,8 +30,9 @@ def calibrate(
     A calibration that was killed or interrupted goes on with the probes that it has not finished, within an hour and
     unless `fresh`; MachineBusy if another one is running. `refit` makes the same target from the stored probes again.
     `limit_s` and `rehearse` are for a GPU: the longest time that its stages may take, and a run of their code on the
-    CPU whose figures mean nothing. `stage` "modules" measures what modules beyond decoders are made of, and joins it to
-    the newest calibration of this machine, which is made first where there is none.
+    CPU whose figures mean nothing. `stage` "modules" measures what modules beyond decoders are made of, "compile" what
+    torch.compile costs; each is joined to the newest calibration of this machine, which is made first where there is none,
+    and to the other stage where that was joined to the same.
     """
     with claimed(store):
         base = None
@@ -51,6 +52,15 @@ def _newest(store: Store, provenance: Provenance, device: str) -> Record | None:
         and r.body["machine"].get("machine_id") == provenance.machine.get("machine_id")
     ]  # fmt: skip
     return mine[-1] if mine else None
+
+
+def _beside(store: Store, base: Record, stage: str) -> list[str]:
+    """The newest record of every other stage that was joined to `base`."""
+    newest: dict[str, str] = {}
+    for r in store.records(kind="calibration"):
+        if r.body.get("base") == base.id and r.body["stage"] != stage:
+            newest[r.body["stage"]] = r.id
+    return list(newest.values())
 
 
 def _calibrate(
@@ -80,7 +90,7 @@ def _calibrate(
     ids = [r.id for r in store.records(kind="probe", study=run.id)]
     content = {"load": "; ".join(loads), "device": device, "probes": ids}
     if base is not None:
-        content |= {"stage": stage, "base": base.id}
+        content |= {"stage": stage, "base": base.id, "beside": _beside(store, base, stage)}
     record = new_record("calibration", content, provenance, study=run.id, flags=flags)
     store.append(record)
     target = refit(store, record, name or host_name(device))

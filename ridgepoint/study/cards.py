@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ridgepoint.choice import Side
 from ridgepoint.hardware import Target
 from ridgepoint.prediction import StepTime, predict_memory
+from ridgepoint.prediction.compiled import compilation_seconds
 from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.study.document import OpCard, Roof, SideCard
 from ridgepoint.workload import Linear, Plan
@@ -33,6 +34,7 @@ def side_card(target: Target, text: str, side: Side, steps: Mapping[int, tuple[S
     return SideCard(
         text=text, spec=side.spec, kernels=kernels_of(steps[first][0]), memory_bytes=float(predict_memory(plan).total_bytes),
         weight_bytes=float(plan.weight_bytes), bounds=bounds, shares=shares, ops=ops,
+        compile_s=compilation_seconds(plan, target) if plan.launch == "compile" else None,
     )  # fmt: skip
 
 

@@ -59,6 +59,8 @@ class SideCard(msgspec.Struct, frozen=True, kw_only=True):
     """Batch -> {operator: share of the predicted time}."""
     ops: dict[str, tuple[OpCard, ...]] = {}
     """Batch -> its operators, longest first."""
+    compile_s: float | None = None
+    """Predicted seconds until its first step is compiled, for each shape anew."""
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +143,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     energy_intervals_j: dict[str, tuple[float, float]] = {}
     """95 % interval of the energy of "a" and of "b"."""
     energy_method: str = ""
+    compile_s: dict[str, float] = {}
+    """Measured seconds until the first step of "a" or "b" was compiled."""
     flags: tuple[str, ...] = ()
     record: str = ""
 

@@ -34,7 +34,13 @@ def with_modules(target: Target, samples: Sequence[Sample], source: str) -> Targ
     pointwise = tuple(_with_far(law, far.get((law.kind, law.dtype)), target) for law in target.pointwise)
     copies = {law.dtype: law.far_element_s / _COPIED for law in pointwise if law.kind == "copy"}
     laws = tuple(_law(target, key, points, copies.get(key[2], 0.0), source) for key, points in groups.items())
-    return msgspec.structs.replace(target, contraction=laws, pointwise=pointwise)
+    return msgspec.structs.replace(target, contraction=laws, pointwise=pointwise, autograd_call_s=_autograd(samples))
+
+
+def _autograd(samples: Sequence[Sample]) -> dict[str, float]:
+    """Per call beyond inference mode, by mode."""
+    modes = {s["mode"]: s["seconds"] / s["calls"] for s in samples if s["probe"] == "autograd"}
+    return {mode: max(0.0, s - modes["inference"]) for mode, s in modes.items() if mode != "inference"}
 
 
 _COPIED = 2

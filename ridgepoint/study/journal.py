@@ -68,13 +68,18 @@ def kept_probes(store: Store, run_id: str) -> list[Probe]:
 
 
 def samples_of(store: Store, calibration: Record) -> list[dict[str, Any]]:
-    """Every sample of a finished calibration; BadInput if its probes are not in this store."""
+    """Every sample of a finished calibration, of a stage with those of what it was joined to; BadInput if its probes are
+    not in this store."""
+    joined = [calibration.body.get("base"), *(calibration.body.get("beside") or [])]
+    records = [*(store.get(str(id), kind="calibration") for id in joined if id), calibration]
+    return [sample for record in records for sample in _own_samples(store, record)]
+
+
+def _own_samples(store: Store, calibration: Record) -> list[dict[str, Any]]:
     if "samples" in calibration.body:  # written before probes had records of their own
         return list(calibration.body["samples"])
     wanted = calibration.body.get("probes") or []
     here = {r.id: r.body["samples"] for r in store.records(kind="probe", study=calibration.study)} if wanted else {}
     if not wanted or not here.keys() >= set(wanted):
         raise BadInput(f"calibration {calibration.id}: its probes are not all in this store; import them with it")
-    base = calibration.body.get("base")
-    before = samples_of(store, store.get(str(base), kind="calibration")) if base else []
-    return [*before, *(sample for id in wanted for sample in here[id])]
+    return [sample for id in wanted for sample in here[id]]

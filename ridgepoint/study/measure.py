@@ -8,6 +8,7 @@ from ridgepoint.engine.runs import check_runs
 from ridgepoint.errors import BadInput, DoesNotFit
 from ridgepoint.hardware import HOST, Target
 from ridgepoint.measurement.request import SideRequest, SingleRequest, step_request, subject
+from ridgepoint.measurement.rows import BETWEEN
 from ridgepoint.measurement.session import Session
 from ridgepoint.prediction import predict, predict_memory, step_time
 from ridgepoint.prediction.roofline import bound_of
@@ -108,11 +109,15 @@ def _result(plan: Plan, target: Target, message: dict[str, Any], kernels: dict[s
     seconds = single["p20_s"]
     half = single["spread"] / 2
     tokens = message["tokens"]
-    rows = tuple(
-        _row(op, message["ops"].get(op.name, 0.0), kernels.get(op.name, ""), half, target, miss) for op in plan.ops
-    )
+    ops = message["ops"]
+    rows = (
+        () if ops is None
+        else tuple(_row(op, ops.get(op.name, 0.0), kernels.get(op.name, ""), half, target, miss) for op in plan.ops)
+    )  # fmt: skip
+    if ops and BETWEEN in ops:
+        rows = (*rows, _between(ops[BETWEEN], half))
     rest = seconds - sum(r.time_s for r in rows)
-    outside = sum(s for name, s in message["ops"].items() if name not in {r.name for r in rows})
+    outside = sum(s for name, s in (ops or {}).items() if name not in {r.name for r in rows})
     method = (
         f"{message['clock']}, 20th percentile of {single['n']} steps; interval: half the interquartile range each way"
     )
@@ -127,13 +132,17 @@ def _result(plan: Plan, target: Target, message: dict[str, Any], kernels: dict[s
             "resident_bytes": None if resident is None else Value(resident, resident, resident, _RESIDENT),
             "energy_j": None if energy is None
             else Value(energy, message["energy_low_j"], message["energy_high_j"], message["energy_method"]),
+            **_compilation(message["compile_s"]),
         },
         ops=rows,
         absent={
             **({"energy_j": message.get("energy_reason", _NO_ENERGY)} if energy is None else {}),
             **({"resident_bytes": "it is told of a process on the CPU"} if resident is None else {}),
         },
-        flags=(*(("random weights",) if message["random"] else ()), *_unpredicted(outside, seconds), *message["flags"]),
+        flags=(
+            *(("random weights",) if message["random"] else ()), *((_NO_ROWS,) if ops is None else ()),
+            *_unpredicted(outside, seconds), *message["flags"],
+        ),
         provenance={"clock": message["clock"], "load": message["load"], "between_operators_s": rest, "n": single["n"]},
     )  # fmt: skip
 
@@ -146,6 +155,11 @@ def _unpredicted(outside_s: float, step_s: float) -> tuple[str, ...]:
 
 
 _NO_ENERGY = "no energy counter for this device"
+_NO_ROWS = "operators inside a compiled step are not timed one by one"
+
+
+def _compilation(seconds: float | None) -> dict[str, Value | None]:
+    return {} if seconds is None else {"compile_s": Value(seconds, seconds, seconds, "wall clock, once; no interval")}
 
 
 _MEMORY = "counted: stored tensors, KV cache, activations of one step"
@@ -154,6 +168,14 @@ _RESIDENT = "of the measuring process; building the model and the allocator's sl
 
 def _rate(rate: float, half: float) -> Value:
     return Value(rate, rate / (1 + half), rate / max(1 - half, 0.01), "tokens / latency")
+
+
+def _between(seconds: float, half: float) -> OpRow:
+    """A row of its own: no operator's work, but a part of the step."""
+    return OpRow(
+        name=BETWEEN, kind="between", role="other", kernel="", count=1, time_s=seconds, low_s=seconds * (1 - half),
+        high_s=seconds * (1 + half), bound="dispatch", flops=0.0, bytes=0.0,
+    )  # fmt: skip
 
 
 def _row(op: Any, seconds: float, kernel: str, half: float, target: Target, miss: float) -> OpRow:

@@ -213,7 +213,7 @@ def _with_measurement(point: Point, message: dict[str, Any]) -> Point:
             for side in ("a", "b") if f"energy_{side}_low_j" in message
         },
         energy_method=message.get("energy_method", message.get("energy_reason", "")),
-        flags=tuple(message.get("flags", ())),
+        compile_s=message.get("compile_s") or {}, flags=tuple(message.get("flags", ())),
     )  # fmt: skip
 
 

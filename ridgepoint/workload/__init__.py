@@ -4,6 +4,7 @@ from ridgepoint.workload.contraction import Conv, Matmul
 from ridgepoint.workload.decoder import AttentionSpec, Block, Decoder, Latent, MlpSpec, Routing
 from ridgepoint.workload.encoder import Encoder
 from ridgepoint.workload.format import DTYPE_BYTES, DTYPES, INT4_GROUPS, Format, arithmetic_dtype, format_named
+from ridgepoint.workload.fused import Fused
 from ridgepoint.workload.op import POINTWISE, Attention, Linear, Op, Pointwise, Role
 from ridgepoint.workload.operator import LinearLayer
 from ridgepoint.workload.plan import Plan, Rewrite, Workload
@@ -24,6 +25,7 @@ __all__ = [
     "Decoder",
     "Encoder",
     "Format",
+    "Fused",
     "Group",
     "Latent",
     "Linear",

@@ -7,16 +7,20 @@ listed matters only between two that rewrite the same field.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ridgepoint.quantity import Array
 from ridgepoint.workload.format import DTYPE_BYTES
+from ridgepoint.workload.fused import fused_ops
 from ridgepoint.workload.op import Linear, Op
 from ridgepoint.workload.step import Step
 from ridgepoint.workload.training import training_ops
 
-__all__ = ["Plan", "Rewrite", "Workload"]
+__all__ = ["Autograd", "Launch", "Plan", "Rewrite", "Workload"]
 
+Launch = Literal["eager", "graph", "compile"]
+"""How a step's operators are started."""
+Autograd = Literal["inference", "no-grad", "grad"]
 Rewrite = Callable[[Op], Op]
 """One operator in, the operator that replaces it out (itself where the choice does not apply)."""
 
@@ -46,8 +50,12 @@ class Plan:
     threads: int = 1
     device: str = "cpu"
     side: str = ""
-    graph: bool = False
-    """On a GPU: launched as one CUDA graph, so that the host's time per operator does not count."""
+    launch: Launch = "eager"
+    """`graph`: on a GPU, as one CUDA graph, so that the host's time per operator does not count; `compile`: neighbouring
+    pointwise operators are one kernel, and Python calls none of them."""
+
+    autograd: Autograd = "inference"
+    """What torch records during the step; `grad` keeps results for a backward pass that does not come."""
 
     @property
     def ops(self) -> tuple[Op, ...]:
@@ -55,7 +63,8 @@ class Plan:
         ops = self.workload.forward_ops(self.step, self.dtype)
         for rewrite in self.rewrites:
             ops = tuple(rewrite(op) for op in ops)
-        return training_ops(ops, self.workload.parameters) if self.step.phase == "train" else ops
+        ops = training_ops(ops, self.workload.parameters) if self.step.phase == "train" else ops
+        return fused_ops(ops) if self.launch == "compile" else ops
 
     def rewritten(self, rewrite: Rewrite) -> "Plan":
         """The same plan with one more rewrite."""

@@ -138,6 +138,12 @@ class DecoderModel(nn.Module):
 
         `position` is how many tokens each sequence has in the cache already.
         """
+        return self.logits(tokens_BT, cache, position, logits)
+
+    def logits(
+        self, tokens_BT: Tensor, cache: KvCache, position: int = 0, logits: Literal["last", "all"] = "last"
+    ) -> Tensor:
+        """`forward` as it is inside of inference mode, which a compiler cannot enter by itself."""
         batch, new = tokens_BT.shape
         end = position + new
         if end > cache.length or batch != cache.batch or not new or position < 0:

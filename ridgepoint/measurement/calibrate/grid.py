@@ -11,6 +11,7 @@ __all__ = [
     "HOT_SHAPES",
     "LINEAR_SHAPES",
     "MATMUL_SHAPES",
+    "ORT_PROBES",
     "POINTWISE_GRID",
     "POOL_GRID",
     "PROBES",
@@ -61,6 +62,11 @@ PROBES: tuple[LinearProbe, ...] = (
     LinearProbe("fp16", "dense", "fp16", (1, 2, 4, 8, 16, 32)),
     LinearProbe("int8", "naive", "bf16", (1, 16, 128)),
     LinearProbe("int4:g32", "naive", "bf16", (1, 16, 128)),
+)
+ORT_PROBES: tuple[LinearProbe, ...] = (
+    LinearProbe("int8:dyn", "ort", "fp32", _ROWS),
+    LinearProbe("int4:g32", "ort", "fp32", _ROWS),
+    LinearProbe("int4:g128", "ort", "fp32", _ROWS),
 )
 
 ATTENTION_DECODE: tuple[tuple[int, int, int, int, int], ...] = (

@@ -7,11 +7,12 @@ from typing import Any
 
 from ridgepoint.errors import NotSupported
 from ridgepoint.measurement.calibrate.attention import attention_samples
+from ridgepoint.measurement.calibrate.autograd import autograd_samples
 from ridgepoint.measurement.calibrate.bandwidth import bandwidth_samples, clock_samples, peak_samples
 from ridgepoint.measurement.calibrate.cold_code import cold_code_samples
 from ridgepoint.measurement.calibrate.composed import ComposedBench
 from ridgepoint.measurement.calibrate.displacement import code_residency_samples, displacement_samples
-from ridgepoint.measurement.calibrate.grid import PROBES, LinearProbe
+from ridgepoint.measurement.calibrate.grid import ORT_PROBES, PROBES, LinearProbe
 from ridgepoint.measurement.calibrate.linear import LinearBench, residency_samples
 from ridgepoint.measurement.calibrate.modules import conv_samples, far_samples, matmul_samples, module_kind_samples
 from ridgepoint.measurement.calibrate.pointwise import pointwise_samples
@@ -46,10 +47,12 @@ class Settings:
     bandwidth_s: float = 0.02
     scaling_s: float = 0.05
     stage: str = ""
-    """"" is what decoders need; "modules" what other modules need beside it."""
+    """"" is what decoders need; "modules" what other modules need beside it, "compile" what torch.compile costs, "ort" ONNX
+    Runtime's linear layers."""
     conv_s: float = 0.012
     module_s: float = 0.0015
     net_s: float = 0.12
+    compiled_s: float = 0.5
     limit_s: float = 76.0
     """Wall time after which no further probe of a later round begins: one round is enough for an answer."""
     cold_visits: int = 5
@@ -91,6 +94,19 @@ def _probes(settings: Settings, linear: Linears, nets: Nets) -> Probes:
             for title, source in _modules(settings, number):
                 yield f"{title}, round {number + 1} of {ROUNDS}", number, source
         return
+    if settings.stage == "compile":
+        from ridgepoint.measurement.calibrate.compiled import chain_samples, first_compilation_samples, stack_samples
+
+        yield "compile, the first time", 0, first_compilation_samples(settings.compiled_s, settings.cache_bytes)
+        for act in ("fp32", "bf16"):
+            yield f"compiled stacks {act}", 0, stack_samples(act, settings.compiled_s)
+            yield f"fused kernels {act}", 0, chain_samples(act, settings.compiled_s, settings.cache_bytes)
+        return
+    if settings.stage == "ort":
+        for number in range(ROUNDS):
+            for title, source in _ort(settings, number, linear, nets):
+                yield f"{title}, round {number + 1} of {ROUNDS}", number, source
+        return
     yield "clock", 0, clock_samples()
     for number in range(ROUNDS):
         for title, source in _round(settings, number, linear, nets):
@@ -127,10 +143,22 @@ def _round(s: Settings, number: int, linear: Linears, nets: Nets) -> Iterator[tu
             yield f"bandwidth, {threads} threads", bandwidth_samples(s.cache_sizes, threads, s.bandwidth_s)
 
 
+def _ort(s: Settings, number: int, linear: Linears, nets: Nets) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+    """ONNX Runtime's linear layers, alone and in networks."""
+    for probe in ORT_PROBES:
+        yield f"linear {probe.format} {probe.rung} {probe.act}", _linear(probe, linear, s, s.linear_s, number)
+    for spec in ORT_SIDES:
+        yield f"network {spec}", _network(spec, nets, s.composed_s, number)
+
+
+ORT_SIDES = ("int8:dyn:ort", "int4:g32:ort")
+
+
 def _modules(s: Settings, number: int) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
     """What modules beyond decoders are made of; tensors beyond the cache in the first and the last round."""
     from ridgepoint.measurement.calibrate.module_nets import module_net_samples  # it is torch from its first line
 
+    yield "autograd", autograd_samples(s.net_s)
     for act in ("fp32", "bf16"):
         for layout in ("", "last"):
             yield f"convolution {act} {layout or 'first'}", conv_samples(act, layout, s.conv_s, s.cache_bytes)

@@ -2,39 +2,47 @@
 
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
+from itertools import pairwise
 from statistics import median
+from typing import Any
 
 import torch
 
 from ridgepoint.measurement.clock import Clock
 from ridgepoint.measurement.optime import overhead_s
+from ridgepoint.measurement.rows import BETWEEN, OUTSIDE
 from ridgepoint.measurement.trace.recorder import Recorder
 
-__all__ = ["OUTSIDE", "call_overhead_s", "call_totals"]
-
-
-OUTSIDE = "not in the trace"
-"""Row of calls that were made, but not when the module was traced."""
+__all__ = ["call_overhead_s", "call_totals", "gap_overhead_s"]
 
 
 def call_totals(
-    call: Callable[[], object], traced: Sequence[tuple[str, str]], clock: Clock, own_s: float
+    call: Callable[[], object],
+    traced: Sequence[tuple[str, str]],
+    clock: Clock,
+    own_s: float,
+    gap_s: float | None = None,
 ) -> dict[str, float]:
     """Row -> seconds, less `own_s` per call, never below 0. `traced`: (operator, row) of each call as it was traced.
 
     Where other operators are called than in the trace, the two sequences are aligned by name; calls without a partner
-    are in the row `OUTSIDE`.
+    are in the row `OUTSIDE`. With `gap_s`, what the recorder itself takes between two calls, there is a row `BETWEEN`.
     """
     recorder = Recorder(clock)
     clock.prepare()
     with recorder:
+        begin = clock.mark()
         call()
+        end = clock.mark()
     rows = [row for _, row in traced]
     if len(recorder.marks) != len(rows):
         rows = _aligned(recorder.names, traced)
     totals = dict.fromkeys((row for _, row in traced), 0.0)
     for row, (start, stop) in zip(rows, recorder.marks, strict=True):
         totals[row] = totals.get(row, 0.0) + max(0.0, clock.between_s(start, stop) - own_s)
+    if gap_s is not None:
+        inside = sum(clock.between_s(start, stop) for start, stop in recorder.marks)
+        totals[BETWEEN] = max(0.0, clock.between_s(begin, end) - inside - gap_s * len(rows))
     return totals
 
 
@@ -51,6 +59,18 @@ def _aligned(names: Sequence[str], traced: Sequence[tuple[str, str]]) -> list[st
 
 def call_overhead_s(clock: Clock, readings: int = 300) -> float:
     """What being recorded adds to the time of a call: a view as timed by the recorder, less the same view called plainly."""
+    recorder, _, plain, _ = _views(clock, readings)
+    return max(0.0, recorder - plain) + overhead_s(clock)
+
+
+def gap_overhead_s(clock: Clock, readings: int = 300) -> float:
+    """What being recorded adds between two calls."""
+    _, recorded, _, plain = _views(clock, readings)
+    return max(0.0, recorded - plain)
+
+
+def _views(clock: Clock, readings: int) -> tuple[float, float, float, float]:
+    """Median seconds of a view and between two of them: recorded, and called plainly between two marks."""
     x = torch.empty(8, 8)
     recorder, plain = Recorder(clock), []
     clock.prepare()
@@ -62,5 +82,10 @@ def call_overhead_s(clock: Clock, readings: int = 300) -> float:
             start = clock.mark()
             x.view(64)
             plain.append((start, clock.mark()))
-    recorded = median(clock.between_s(*pair) for pair in recorder.marks)
-    return max(0.0, recorded - median(clock.between_s(*pair) for pair in plain)) + overhead_s(clock)
+    return (*_spans_and_gaps(recorder.marks, clock), *_spans_and_gaps(plain, clock))
+
+
+def _spans_and_gaps(marks: Sequence[tuple[Any, Any]], clock: Clock) -> tuple[float, float]:
+    spans = [clock.between_s(*pair) for pair in marks]
+    gaps = [clock.between_s(one[1], other[0]) for one, other in pairwise(marks)]
+    return median(spans), median(gaps)

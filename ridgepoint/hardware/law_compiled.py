@@ -1,0 +1,34 @@
+"""What compiling a step costs and saves on a machine: its guards, its fused kernels, and the calls that it keeps."""
+
+import msgspec
+
+from ridgepoint.quantity import Array
+
+__all__ = ["CompiledLaw"]
+
+
+class CompiledLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of one dtype, one thread. A compiled step takes `guard_s`, its fused kernels, and the operators that stay as they
+    are in eager time plus `kept_call_s` each (negative: calling them from compiled code is cheaper than from Python)."""
+
+    dtype: str
+    guard_s: float
+    kept_call_s: float
+    fused_call_s: float
+    byte_s: float
+    """Per byte that a fused kernel moves."""
+    flop_s: float
+    compile_s: float
+    """The first compilation of a process, of next to nothing."""
+    compile_call_s: float
+    """What each operator call adds to it."""
+    sigma: float
+    source: str
+
+    def fused_s(self, moved_bytes: Array, flops: Array) -> Array:
+        """Seconds of one fused kernel on tensors that the caches hold."""
+        return self.fused_call_s + self.byte_s * moved_bytes + self.flop_s * flops
+
+    def compilation_s(self, calls: int) -> float:
+        """Seconds until the first step of `calls` operator calls is compiled."""
+        return self.compile_s + self.compile_call_s * calls

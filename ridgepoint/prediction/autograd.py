@@ -1,0 +1,39 @@
+"""What recording for gradients costs a step that never uses them: time per call, and results that are kept."""
+
+from ridgepoint.errors import NotSupported
+from ridgepoint.hardware import Target
+from ridgepoint.quantity import Array
+from ridgepoint.workload import DTYPE_BYTES, Attention, Conv, Linear, Matmul, Op, Plan, Pointwise
+
+__all__ = ["autograd_call_s", "kept_bytes"]
+
+
+def autograd_call_s(plan: Plan, target: Target) -> float:
+    """Seconds that each operator call takes more than in inference mode; NotSupported where it was not measured."""
+    if plan.autograd == "inference":
+        return 0.0
+    if plan.autograd not in target.autograd_call_s:
+        raise NotSupported(
+            f"{target.name} knows inference mode only, not {plan.autograd}; `ridge calibrate --modules` adds it"
+        )
+    return target.autograd_call_s[plan.autograd]
+
+
+def kept_bytes(plan: Plan) -> Array:
+    """Bytes of results that `grad` keeps until the step's output is dropped: at most one result per call."""
+    if plan.autograd != "grad":
+        return 0.0
+    return sum((op.count * _result(op) * DTYPE_BYTES[op.dtype] for op in plan.ops), start=0.0)
+
+
+def _result(op: Op) -> Array:
+    """Elements of the operator's output."""
+    if isinstance(op, Linear):
+        return op.m * op.n
+    if isinstance(op, Conv):
+        return op.outputs
+    if isinstance(op, Matmul):
+        return op.batch * op.m * op.n
+    if isinstance(op, Attention):
+        return sum((g.tokens for g in op.groups), start=0.0) * op.heads * (op.value_dim or op.head_dim)
+    return op.rows * op.cols if isinstance(op, Pointwise) and op.kind not in ("view", "reduce") else 0.0

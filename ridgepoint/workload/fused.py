@@ -1,0 +1,73 @@
+"""What a compiler makes of neighbouring pointwise operators: one kernel that keeps what lies between them in registers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from ridgepoint.quantity import Array
+from ridgepoint.workload.format import DTYPE_BYTES
+from ridgepoint.workload.op import Compulsory, Op, Pointwise, Role, Sweep
+
+__all__ = ["Fused", "fused_ops"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fused(Compulsory):
+    """`parts` in order, as one kernel: what a part hands to the next is not read from memory, and not written either
+    unless it is the residual stream, which is read again later."""
+
+    parts: tuple[Pointwise, ...]
+    kind: str = "fused"
+
+    @property
+    def name(self) -> str:
+        return "+".join(part.name for part in self.parts)
+
+    @property
+    def role(self) -> Role:
+        return self.parts[0].role
+
+    @property
+    def count(self) -> int:
+        return self.parts[0].count
+
+    @property
+    def dtype(self) -> str:
+        return self.parts[0].dtype
+
+    @property
+    def sweep(self) -> Sweep:
+        return self.parts[0].sweep
+
+    @property
+    def flops(self) -> Array:
+        return sum((part.flops for part in self.parts), start=0.0)
+
+    @property
+    def weight_bytes(self) -> Array:
+        return sum((part.weight_bytes for part in self.parts), start=0.0)
+
+    @property
+    def activation_bytes(self) -> Array:
+        moved: Array = sum((part.activation_bytes for part in self.parts), start=0.0)
+        for part in self.parts[:-1]:
+            handed = DTYPE_BYTES[part.dtype] * part.rows * part.cols
+            moved = moved - handed * (1.0 if part.role == "residual" else 2.0)
+        return moved
+
+
+def fused_ops(ops: Sequence[Op]) -> tuple[Op, ...]:
+    """Pointwise operators that follow each other equally often become one; views become nothing.
+
+    Ignored: that the last of a layer fuses with the first of the next, and that a compiler may split a run in two.
+    """
+    out: list[Op] = []
+    for key, group in groupby((op for op in ops if op.kind != "view"), key=_run):
+        run = tuple(group)
+        out += run if key is None else [Fused(tuple(op for op in run if isinstance(op, Pointwise)))]
+    return tuple(out)
+
+
+def _run(op: Op) -> tuple[int, str, str] | None:
+    """What operators of one kernel have in common; None for one that stays as it is."""
+    return (op.count, op.dtype, op.sweep) if isinstance(op, Pointwise) else None
