@@ -30,6 +30,8 @@ demo: $(VENV)/.ready-run
 	@echo "Speed above is of a 135M shape with random weights. Accuracy needs trained weights: below it is that of pocket,"
 	@echo "3.5M parameters; the speed below is pocket's own and says nothing about the 135M shape."
 	$(BIN)/ridge why pocket bf16..int8,int4 --batch 1,16 --report out/pocket.html
+	@echo "And a no: int4 halves the bytes of int8, but pocket is so small that most of its step is not reading weights."
+	$(BIN)/ridge why pocket int8..int4 --batch 1
 
 test: $(VENV)/.ready-test
 	@$(BIN)/python -m pytest -m "not slow"

@@ -22,6 +22,8 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
     for phase in ("decode", "prefill", "prefill-64", "compile", "ort"):
         if record := _read(records, f"truth-{phase}.json"):
             found |= {f"truth.{phase}.{name}": text for name, text in _truth(record).items()}
+    if record := _read(records, "truth-compile.json"):
+        found |= _compiled(record["points"])
     if record := _read(records, "repeat.json"):
         found["calibrate.seconds"] = f"{max(record['calibrate_s']):.0f}"
         found["repeat.median"] = _percent(record["median"])
@@ -73,6 +75,16 @@ def _truth(record: dict[str, Any]) -> dict[str, str]:
         "roofline_mape": _whole(everything["roofline_mape"]), "roofline_sign": _whole(everything["roofline_sign"]),
         "n": str(everything["n"]),
     }  # fmt: skip
+
+
+def _compiled(points: list[dict[str, Any]]) -> dict[str, str]:
+    """What compiling took and gained, from the least to the most."""
+    seconds = [p["compile_s"]["b"] for p in points if p["compile_s"]]
+    gains = [p["measured_speedup"] for p in points if p["measured_speedup"]]
+    return {
+        "compile.seconds": f"{min(seconds):.0f} to {max(seconds):.0f}",
+        "compile.gain": f"{min(gains):.2f}x to {max(gains):.2f}x",
+    }
 
 
 def _whole(share: float | None) -> str:

@@ -11,7 +11,7 @@ from ridgepoint.measurement.busy import check_wall, load_between, snapshot
 from ridgepoint.measurement.clock import Clock, CudaEvents, ThreadCpu, Wall
 from ridgepoint.measurement.energy import probe
 from ridgepoint.measurement.joules import energy_per_step
-from ridgepoint.measurement.leaves import leaf_totals, own_cost
+from ridgepoint.measurement.leaves import OwnCost, leaf_totals, own_cost
 from ridgepoint.measurement.memory import peak_bytes, reset_peak, resident_bytes
 from ridgepoint.measurement.paired import Budget, interleave, single
 from ridgepoint.measurement.request import (
@@ -252,11 +252,15 @@ class _Rows:
     """Steps of a run timed operator by operator."""
 
     def __init__(self, run: Runnable, clock: Clock):
-        self._run, self._clock, self._own = run, clock, own_cost(run, clock)
+        self._run, self._clock = run, clock
+        self._own: OwnCost | None = None
         self._steps: list[dict[str, float]] = []
 
     def step(self) -> None:
-        """One more, unless there are enough."""
+        """One more, unless there are enough. What timing costs is measured before the first, when the steps are warm: of a
+        process that has just begun it is twice as much."""
+        if self._own is None:
+            self._own = own_cost(self._run, self._clock)
         if len(self._steps) < _MOST_LEAF_STEPS:
             self._steps.append(leaf_totals(self._run, self._clock, self._own))
 
