@@ -29,7 +29,10 @@ METRICS: dict[str, Metric] = {
         "resident memory", "B", "lower", "resident.v1: peak of the process less what it held before it built the model"
     ),
     "compile_s": Metric(
-        "compilation", "s", "lower", "compile.v1: the first step less a second one, nothing cached by earlier processes"
+        "compilation",
+        "s",
+        "lower",
+        "compile.v1: first step less a second; compiler started, nothing cached by earlier processes",
     ),
     "energy_j": Metric("energy", "J", "lower", "energy.v1: joules per step, idle included"),
 }

@@ -144,6 +144,23 @@ def test_what_a_network_adds_is_found_again() -> None:
     assert law.composed == pytest.approx(1.0, rel=0.02)
 
 
+def test_a_maximum_over_windows_takes_no_factor_from_small_networks() -> None:
+    from ridgepoint.study.fit import fit_pointwise
+
+    pools = [
+        {"probe": "pointwise", "kind": "pool", "act": "bf16", "rows": r, "cols": c, "seconds": 2e-6 + 2e-9 * r * c}
+        for r, c in ((600, 9), (6000, 9), (6000, 4))
+    ]
+    target = msgspec.structs.replace(NEAR, pointwise=fit_pointwise(pools, SOURCE), correction=None, code_residency=None)
+    traced = trace_built("t:t", Built(nn.MaxPool2d(2), (torch.randn(2, 16, 20, 20),), {}, 2), ("bf16",))
+    cells = module_cells(target, traced, 1.0, 0.0)
+    learnt = [
+        {**c, "ops": {name: 0.5 * s for name, s in c["ops"].items()}, "seconds": 0.5 * c["seconds"]} for c in cells
+    ]
+    (law,) = with_module_context(target, learnt).pointwise
+    assert law.composed == 1.0
+
+
 def test_without_a_modules_stage_nothing_changes() -> None:
     assert with_module_context(with_modules(FULL, [], SOURCE), []) == FULL
 

@@ -79,7 +79,11 @@ CALLS = (
     Call(row="v", kind="view", dtype="fp32", sizes={"rows": (0, 0), "cols": (0, 0)}),
 )
 MODULE = Traced("m.py:build", "fp32", 600, 600, {"fp32": CALLS}, live_bytes={"fp32": (0.0, 1000.0)})
-RECORDS = msgspec.structs.replace(TARGET, autograd_call_s={"no-grad": 1e-6, "grad": 3e-6}, module_call_s=0.0)
+RECORDS = msgspec.structs.replace(
+    TARGET,
+    autograd_call_s={"no-grad": 1e-6, "grad": 3e-6, "no-grad product": 2e-6, "grad product": 7e-6},
+    module_call_s=0.0,
+)
 
 
 def test_recording_costs_each_call_and_keeps_each_result() -> None:
@@ -93,8 +97,8 @@ def test_recording_costs_each_call_and_keeps_each_result() -> None:
     module = replace(MODULE, calls={"fp32": ops})
     times = {t: float(step_time(resolve(t, "fp32").plan(module, forward(2, 1)), RECORDS).seconds)
              for t in ("inference", "no-grad", "grad")}  # fmt: skip
-    assert times["no-grad"] - times["inference"] == pytest.approx(3e-6)
-    assert times["grad"] - times["inference"] == pytest.approx(9e-6)
+    assert times["no-grad"] - times["inference"] == pytest.approx(2e-6 + 2 * 1e-6)
+    assert times["grad"] - times["inference"] == pytest.approx(7e-6 + 2 * 3e-6)
     with pytest.raises(NotSupported, match="--modules"):
         step_time(resolve("grad", "fp32").plan(module, forward(2, 1)), TARGET)
     with pytest.raises(NotSupported, match="modules of your own"):

@@ -29,6 +29,14 @@ def test_rates_explain_a_side_that_computes():
     assert said == "int4's kernels compute at 250 GFLOP/s against 1 TFLOP/s of bf16"
 
 
+def test_the_same_kernels_differ_by_their_calls_only():
+    from dataclasses import replace
+
+    fast, slow = (replace(row("linear", s, bound="dispatch"), kernel="F.linear:fp32") for s in (1e-3, 2e-3))
+    said = reason({1: 2.0}, {1: ((slow,), (fast,))}, "grad", "inference")
+    assert said == "the same linear layers, calls included, take 1 ms in inference and 2 ms in grad"
+
+
 def test_attention_or_the_operators_between_explain_what_layers_do_not():
     a, b = (row("linear", 1e-3), row("attention", 1e-3)), (row("linear", 1e-3), row("attention", 5e-3))
     assert reason({1: 0.3}, {1: (a, b)}, "fp32", "bf16") == "attention takes 5 ms in bf16 and 1 ms in fp32"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ridgepoint.choice.base import Named
 from ridgepoint.errors import NotSupported
-from ridgepoint.workload import Plan
+from ridgepoint.workload import Linear, Plan
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +31,8 @@ class Launch(Named):
             )
         if self.name == "compile" and plan.step.phase == "train":
             raise NotSupported("a compiled training step is not modelled; leave compile or --phase train out")
+        if self.name == "compile" and any(isinstance(op, Linear) and op.kernel == "ort" for op in plan.ops):
+            raise NotSupported("compile cannot see into ONNX Runtime's kernels; leave compile or :ort out")
         if self.name == "compile" and not any(op.kind == "fused" for op in plan.ops):
             raise NotSupported(
                 f"{plan.workload.name} has no pointwise operators, so compile finds nothing to fuse in it"

@@ -36,4 +36,4 @@ class Layout(Named):
         """The weights of convolutions; inputs are converted where the module is run."""
         import torch
 
-        return model.to(memory_format=torch.channels_last) if self.name == "channels-last" else model
+        return model.to(memory_format=torch.channels_last if self.name == "channels-last" else torch.contiguous_format)

@@ -47,6 +47,8 @@ def calibrate(
         raise BadInput(
             f"--{stages[0]} is for the CPU; a GPU is calibrated for decoders in eager mode and in CUDA graphs"
         )
+    if stages and (show or refit):
+        raise BadInput(f"--{stages[0]} measures; leave it out beside {'--show' if show else '--refit'}")
     if show:
         Console().print(card(load_target(name or "host", device)))
         return 0

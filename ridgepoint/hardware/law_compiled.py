@@ -9,7 +9,7 @@ __all__ = ["CompiledLaw"]
 
 class CompiledLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of one dtype, one thread. A compiled step takes `guard_s`, its fused kernels, and the operators that stay as they
-    are in eager time plus `kept_call_s` each (negative: calling them from compiled code is cheaper than from Python)."""
+    are by their own laws plus `kept_call_s` each (negative: calling them from compiled code is cheaper than from Python)."""
 
     dtype: str
     guard_s: float
@@ -19,9 +19,9 @@ class CompiledLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Per byte that a fused kernel moves."""
     flop_s: float
     compile_s: float
-    """The first compilation of a process, of next to nothing."""
+    """The compiler's start: a process's first compilation, of next to nothing."""
     compile_call_s: float
-    """What each operator call adds to it."""
+    """What each operator call of a step takes to compile."""
     sigma: float
     source: str
 
@@ -30,5 +30,5 @@ class CompiledLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return self.fused_call_s + self.byte_s * moved_bytes + self.flop_s * flops
 
     def compilation_s(self, calls: int) -> float:
-        """Seconds until the first step of `calls` operator calls is compiled."""
-        return self.compile_s + self.compile_call_s * calls
+        """Seconds to compile a step of `calls` operator calls, the compiler's start not among them."""
+        return self.compile_call_s * calls

@@ -76,7 +76,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     module_call_s: float | None = None
     """What a module adds per operator call beyond the operators; None: as networks of decoders do (`correction`)."""
     autograd_call_s: dict[str, float] = {}
-    """What each operator call takes more than in inference mode, by mode: "no-grad" and "grad"."""
+    """What an operator call takes more than in inference mode, by mode ("no-grad", "grad"), of linear layers and
+    convolutions behind the mode's name with " product"."""
     compiled: tuple[CompiledLaw, ...] = ()
     """What torch.compile costs and saves, by dtype; there after `ridge calibrate --compile`."""
     scaling: tuple[ScalingLaw, ...] = ()

@@ -77,7 +77,7 @@ class Bench:
         held = resident_bytes(request.a.device)
         yield {"kind": "stage", "text": "measuring"}
         before = snapshot()
-        rows = _Rows(run, clock) if run.compile_s is None else None
+        rows = None if run.untimed else _Rows(run, clock)
         timing = single(run.call, clock, Budget(seconds=request.seconds), rows.step if rows else None)
         ops = rows.seconds() if rows else None
         load = load_between(before, snapshot())
@@ -88,7 +88,7 @@ class Bench:
             "load": load.describe(), "tokens": run.tokens, "random": run.random,
             "resident_bytes": self._peak("cpu") if request.a.device == "cpu" else None,
             "memory_bytes": _held(run, request.a.device, held),
-            "flags": list(run.flags), "compile_s": run.compile_s,
+            "flags": [*([run.untimed] if run.untimed else []), *run.flags], "compile_s": run.compile_s,
             **_energy({"": run.call}, run.calls, request.a.device, request.energy_s),
         }  # fmt: skip
 

@@ -3,7 +3,9 @@
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ridgepoint.errors import NotSupported
@@ -26,7 +28,8 @@ class Compiled:
         """What a reader of its time must know."""
         if not self.breaks:
             return ()
-        return (f"compiled as {self.graphs} graphs: {self.breaks} graph breaks, each a return to Python",)
+        graphs, breaks = ("graph" if self.graphs == 1 else "graphs"), ("break" if self.breaks == 1 else "breaks")
+        return (f"compiled as {self.graphs} {graphs}: {self.breaks} graph {breaks}, each a return to Python",)
 
 
 Around = Callable[[Callable[[Any], object]], Callable[[Any], object]]
@@ -43,6 +46,7 @@ def compiled(step: Callable[[Any], object], model: Any, around: Around = lambda 
     from torch._dynamo.utils import counters
     from torch._inductor import config
 
+    _start()
     counters.clear()
     made = torch.compile(step, dynamic=False)
     call = around(made)
@@ -58,7 +62,20 @@ def compiled(step: Callable[[Any], object], model: Any, around: Around = lambda 
     call(model)
     second = time.perf_counter() - begin
     graphs = int(counters["stats"].get("unique_graphs", 0))
+    if not graphs:
+        raise NotSupported("torch.compile made no graph of the step: all of it would run as in eager mode")
     return Compiled(made, first - second, graphs, sum(counters["graph_break"].values()))
+
+
+@cache
+def _start() -> None:
+    """The compiler's own start, once a process: it loads itself and prepares the C++ compiler's headers."""
+    import torch
+    from torch._inductor import config
+
+    with config.patch(force_disable_caches=True), warnings.catch_warnings(), suppress(Exception):
+        warnings.simplefilter("ignore")
+        torch.compile(lambda x: x + 1, dynamic=False)(torch.ones(64))
 
 
 def forget() -> None:

@@ -38,8 +38,10 @@ def module_call(plan: Plan, built: "Built") -> Callable[[Any], object]:
     if plan.step.phase == "train":
         raise NotSupported("a training step of a module is not measured; leave --phase out")
     args, kwargs = inputs_for(built, int(plan.step.sequences), TORCH_DTYPES[plan.dtype], plan.device)
-    if any(isinstance(op, Conv) and op.layout == "last" for op in plan.ops):
-        args, kwargs = tuple(map(_channels_last, args)), {key: _channels_last(x) for key, x in kwargs.items()}
+    convs = [op for op in plan.ops if isinstance(op, Conv)]
+    if convs:
+        last = any(op.layout == "last" for op in convs)
+        args, kwargs = tuple(_laid_out(x, last) for x in args), {key: _laid_out(x, last) for key, x in kwargs.items()}
     return lambda module: module(*args, **kwargs)
 
 
@@ -59,10 +61,12 @@ def around(plan: Plan) -> Callable[[Callable[[Any], object]], Callable[[Any], ob
     return wrapped
 
 
-def _channels_last(x: Any) -> Any:
+def _laid_out(x: Any, last: bool) -> Any:
+    """Images in the order of the plan's convolutions."""
     import torch
 
-    return x.to(memory_format=torch.channels_last) if isinstance(x, torch.Tensor) and x.dim() == 4 else x
+    order = torch.channels_last if last else torch.contiguous_format
+    return x.contiguous(memory_format=order) if isinstance(x, torch.Tensor) and x.dim() == 4 else x
 
 
 def _by_math(call: Callable[[Any], object]) -> Callable[[Any], object]:

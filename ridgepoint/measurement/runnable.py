@@ -59,6 +59,8 @@ class Runnable:
     flags: tuple[str, ...] = ()
     compile_s: float | None = None
     """What compiling the step took, where the side asks for it."""
+    untimed: str = ""
+    """Why its operators are not timed one by one."""
 
     def call(self) -> object:
         """`calls` steps: one, but for a single layer in a CUDA graph."""
@@ -143,7 +145,7 @@ def runnable(workload: Subject, side: Side, step: Step, weights: Weights, cache_
         call, rows, small = made.step, (), False
     run = Runnable(
         weights.model, _with_threads(around(plan)(call), plan.threads), tokens, weights.random, small, [], weights.copies,
-        kv_bytes, rows, flags=made.flags if made else (), compile_s=made.seconds if made else None,
+        kv_bytes, rows, flags=made.flags if made else (), compile_s=made.seconds if made else None, untimed=_untimed(plan),
     )  # fmt: skip
     if plan.launch == "graph":
         return _as_graph(run, _GRAPH_CALLS if isinstance(workload, LinearLayer) else 1)
@@ -164,6 +166,14 @@ def _as_graph(run: Runnable, calls: int) -> Runnable:
 
     whole, reason = graphed(several)
     return replace(run, replay=whole, calls=calls, flags=(reason,) if reason else ())
+
+
+def _untimed(plan: Plan) -> str:
+    if plan.launch == "compile":
+        return "operators inside a compiled step are not timed one by one"
+    if plan.autograd != "inference":  # torch then takes some operators apart that a trace names as one
+        return f"operators are timed one by one in inference mode only, not with {plan.autograd}"
+    return ""
 
 
 def _compiled(call: Callable[["nn.Module"], object], weights: Weights, plan: Plan) -> "Compiled":

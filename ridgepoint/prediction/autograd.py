@@ -8,15 +8,19 @@ from ridgepoint.workload import DTYPE_BYTES, Attention, Conv, Linear, Matmul, Op
 __all__ = ["autograd_call_s", "kept_bytes"]
 
 
-def autograd_call_s(plan: Plan, target: Target) -> float:
-    """Seconds that each operator call takes more than in inference mode; NotSupported where it was not measured."""
+def autograd_call_s(plan: Plan, target: Target, op: Op) -> float:
+    """Seconds that a call of `op` takes more than in inference mode; NotSupported where it was not measured.
+
+    Outside of inference mode a product with weights is several operators to torch, and costs more than a pointwise one.
+    """
     if plan.autograd == "inference":
         return 0.0
-    if plan.autograd not in target.autograd_call_s:
+    key = f"{plan.autograd} product" if isinstance(op, Linear | Conv) else plan.autograd
+    if key not in target.autograd_call_s:
         raise NotSupported(
             f"{target.name} knows inference mode only, not {plan.autograd}; `ridge calibrate --modules` adds it"
         )
-    return target.autograd_call_s[plan.autograd]
+    return target.autograd_call_s[key]
 
 
 def kept_bytes(plan: Plan) -> Array:
@@ -36,4 +40,6 @@ def _result(op: Op) -> Array:
         return op.batch * op.m * op.n
     if isinstance(op, Attention):
         return sum((g.tokens for g in op.groups), start=0.0) * op.heads * (op.value_dim or op.head_dim)
-    return op.rows * op.cols if isinstance(op, Pointwise) and op.kind not in ("view", "reduce") else 0.0
+    if not isinstance(op, Pointwise) or op.kind == "view":
+        return 0.0
+    return op.rows if op.kind in ("pool", "reduce") else op.rows * op.cols

@@ -12,7 +12,8 @@ def accuracy_lines(block: Mapping[str, Any]) -> list[str]:
     """A line per side that was compared with A, or the reason why there is none."""
     if not block.get("measured"):
         return [str(block.get("reason", "not measured"))]
-    return [_line(name, side) for name, side in block["sides"].items() if "difference" in side]
+    lines = [_line(name, side) for name, side in block["sides"].items() if "difference" in side]
+    return [*lines, *([str(block["note"])] if lines and block.get("note") else [])]
 
 
 def _line(name: str, side: Mapping[str, Any]) -> str:

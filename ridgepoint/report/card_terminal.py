@@ -168,9 +168,10 @@ def _compiled(target: Target) -> Iterator[tuple[str, str]]:
         kept = "saves" if law.kept_call_s < 0 else "costs"
         yield (
             law.dtype,
-            f"guards {show_time(law.guard_s)} per step; a fused kernel {show_time(law.fused_call_s)} and its bytes; a call "
-            f"that stays {kept} {show_time(abs(law.kept_call_s))}; compiling {show_time(law.compile_s)} "
-            f"and {show_time(law.compile_call_s)} per operator call; ±{percent(law.sigma)}",
+            f"guards {show_time(law.guard_s)} per step; a fused kernel {show_time(law.fused_call_s)}, "
+            f"{1e12 * law.byte_s:.0f} ps a byte and {1e12 * law.flop_s:.0f} ps a FLOP; a call that stays {kept} "
+            f"{show_time(abs(law.kept_call_s))} beside its own law; compiling {show_time(law.compile_call_s)} per operator "
+            f"call, the compiler's start {show_time(law.compile_s)}; ±{percent(law.sigma)}",
         )
 
 

@@ -14,18 +14,21 @@ def predicted_compile_lines(bet: Bet) -> Iterator[str]:
     for curve, side in zip(bet.curves, bet.b, strict=True):
         if side.compile_s is None or bet.a.compile_s is not None:
             continue
-        saved = [(b, s, curve.a_s[i] - curve.b_s[i]) for i, b in enumerate(curve.batch) for s in (side.compile_s,)]
-        ends = ", ".join(f"{_steps(s, gain)} at batch {b}" for b, s, gain in saved)
-        yield f"{clean(curve.b)}: compiling takes about {show_time(side.compile_s)} for each shape; paid back after {ends}"
+        gains = [(batch, curve.a_s[i] - curve.b_s[i]) for i, batch in enumerate(curve.batch)]
+        paid = [f"after {_count(side.compile_s, gain)} steps at batch {batch}" for batch, gain in gains if gain > 0]
+        never = [str(batch) for batch, gain in gains if gain <= 0]
+        ends = [*paid, *([f"never at batch {', '.join(never)}"] if never else [])]
+        took = f"{show_time(side.compile_s)} for each shape, beside the compiler's start"
+        yield f"{clean(curve.b)}: compiling takes about {took}; paid back {', '.join(ends)}"
 
 
 def compile_lines(answer: Answer) -> Iterator[str]:
-    """A line per measured point whose B was compiled and whose A was not."""
+    """A line per measured point with a compiled side; where only B is, with when it has paid for itself."""
     for point in answer.points:
-        took = point.compile_s.get("b")
-        if took is None or "a" in point.compile_s:
-            continue
-        yield f"{clean(point.b)} at batch {point.batch}: compiled in {show_time(took)}, {_paid_back(point, took)}"
+        for side, name in (("a", point.a), ("b", point.b)):
+            if (took := point.compile_s.get(side)) is not None:
+                paid = f", {_paid_back(point, took)}" if side == "b" and "a" not in point.compile_s else ""
+                yield f"{clean(name)} at batch {point.batch}: compiled in {show_time(took)}{paid}"
 
 
 def _paid_back(point: Point, took: float) -> str:
@@ -39,10 +42,6 @@ def _paid_back(point: Point, took: float) -> str:
         return f"paid back after {best} steps or more, or never: whether its steps are faster is undecided"
     middle, worst = _count(took, a_s * (1 - 1 / point.measured_speedup)), _count(took, a_s * (1 - 1 / low))
     return f"paid back after {middle} steps (95 %: {best} to {worst})"
-
-
-def _steps(took: float, gain_s: float) -> str:
-    return f"{_count(took, gain_s)} steps" if gain_s > 0 else "no number of steps"
 
 
 def _count(took: float, gain_s: float) -> str:

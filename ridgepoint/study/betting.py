@@ -55,7 +55,7 @@ def cell(question: Question, side: Side, batch: int) -> Cell:
     spread = math.exp(Z80 * float(ratio_sigma(a, b)))
     rooflines = float(roofline_seconds(plan_a, question.target)), float(roofline_seconds(plan_b, question.target))
     return Cell(
-        speedup, speedup / spread, speedup * spread, a, b, plan_a, plan_b, *rooflines, _ceiling(a, plan_a, plan_b)
+        speedup, speedup / spread, speedup * spread, a, b, plan_a, plan_b, *rooflines, _ceiling(a, b, plan_a, plan_b)
     )
 
 
@@ -63,8 +63,11 @@ def _per_token(a_s: float, b_s: float, plan_a: Plan, plan_b: Plan) -> float:
     return (a_s / float(plan_a.step.tokens)) / (b_s / float(plan_b.step.tokens))
 
 
-def _ceiling(a: StepTime, plan_a: Plan, plan_b: Plan) -> float:
-    """Amdahl 1967: 1 / (share of a's time in operators that b carries out as a does); inf if nothing is left."""
+def _ceiling(a: StepTime, b: StepTime, plan_a: Plan, plan_b: Plan) -> float:
+    """Amdahl 1967: 1 / (share of a's time in operators that b carries out as a does); inf if nothing is left.
+
+    Where only the calls differ (compiled, recorded), of each such operator what the cheaper call leaves.
+    """
     if plan_a.threads != plan_b.threads or (
         plan_a.launch != plan_b.launch and "graph" in (plan_a.launch, plan_b.launch)
     ):
@@ -72,6 +75,9 @@ def _ceiling(a: StepTime, plan_a: Plan, plan_b: Plan) -> float:
     theirs = {op.name: op for op in plan_b.ops}
     same = {op.name for op in plan_a.ops if theirs.get(op.name) == op}
     kept = sum(float(t.seconds) for t in a.ops if t.op.name in same)
+    if (plan_a.launch, plan_a.autograd) != (plan_b.launch, plan_b.autograd):
+        cheaper = {t.op.name: float(t.seconds) for t in b.ops}
+        kept = sum(min(float(t.seconds), cheaper[t.op.name]) for t in a.ops if t.op.name in same)
     return float(a.seconds) / kept if kept > 0 else math.inf
 
 

@@ -83,7 +83,7 @@ def _breakdown(time: StepTime, target: Target) -> tuple[dict[str, float], dict[s
             group = "linear layers" if t.op.role == "other" else t.op.role
         shares[group] = shares.get(group, 0.0) + share
     waiting = 1.0 - float(time.device_s) / total
-    if waiting > 0.005:  # the device waits for the host's launches
+    if waiting > 0.005:  # the device waits for the host's launches; on a CPU a compiled step checks its guards
         bounds["dispatch"] = bounds.get("dispatch", 0.0) + waiting
-        shares["waiting for launches"] = waiting
+        shares["waiting for launches" if target.launch else "guards"] = waiting
     return bounds, shares

@@ -40,6 +40,7 @@ def with_context(target: Target, samples: Sequence[Sample], source: str) -> Targ
             logs[key].append(float(np.log(ratio)))
     factors = {key: factor_of(values) for key, values in logs.items()}
     target = _with_factors(target, factors)
+    cells = [(s, time) for s, time in cells if ":ort" not in s["side"]]  # they tell of their own kernels alone
     gaps = [gap_of(s, time) for s, time in cells if s["batch"] * s.get("new", 1) <= _FEW_ROWS]
     correction = Correction(per_call_s=max(0.0, float(np.median(gaps or [0.0]))), sigma=_RESIDUAL_FLOOR, source=source)
     target = msgspec.structs.replace(target, correction=correction)

@@ -17,6 +17,9 @@ from ridgepoint.workload import Traced, forward
 __all__ = ["with_module_context"]
 
 Sample = Mapping[str, Any]
+_LEARNT = ("pool",)
+"""Maxima over windows branch on their data; a small network shows the same data again and again, and the processor learns
+the branches by heart, as it cannot those of a large tensor."""
 _SMALL = 4
 """Items up to which a step is short enough to show what each call costs beyond its operator."""
 
@@ -42,7 +45,9 @@ def with_module_context(target: Target, samples: Sequence[Sample]) -> Target:
             composed(law, factors.get((law.kind, _kernel(law), law.dtype))) for law in target.contraction
         ),
         pointwise=tuple(
-            law if law.sigma_composed else composed(law, factors.get((law.kind, law.kind, law.dtype)))
+            law
+            if law.sigma_composed or law.kind in _LEARNT
+            else composed(law, factors.get((law.kind, law.kind, law.dtype)))
             for law in target.pointwise
         ),
         module_call_s=max(0.0, float(np.median(gaps))),

@@ -72,6 +72,6 @@ def chain_fused(s: Sample) -> Fused:
     rows, cols, act = s["rows"], s["cols"], s["act"]
     kinds: dict[str, tuple[tuple[str, str], ...]] = {
         "residual": (("add", "residual"), ("rms_norm", "norm")), "gated": (("silu_mul", "mlp.act"),),
-        "softmax": (("softmax", "other"),),
+        "softmax": (("softmax", "other"),), "scale": (("scale", "other"),),
     }  # fmt: skip
     return Fused(tuple(Pointwise(kind, role, kind, rows, cols, act) for kind, role in kinds[s["chain"]]))  # type: ignore[arg-type]

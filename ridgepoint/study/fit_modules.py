@@ -38,9 +38,12 @@ def with_modules(target: Target, samples: Sequence[Sample], source: str) -> Targ
 
 
 def _autograd(samples: Sequence[Sample]) -> dict[str, float]:
-    """Per call beyond inference mode, by mode."""
-    modes = {s["mode"]: s["seconds"] / s["calls"] for s in samples if s["probe"] == "autograd"}
-    return {mode: max(0.0, s - modes["inference"]) for mode, s in modes.items() if mode != "inference"}
+    """Per call beyond inference mode, by mode, and of products apart."""
+    per_call = {(s["chain"], s["mode"]): s["seconds"] / s["calls"] for s in samples if s["probe"] == "autograd"}
+    return {
+        mode if chain == "pointwise" else f"{mode} product": max(0.0, seconds - per_call[chain, "inference"])
+        for (chain, mode), seconds in per_call.items() if mode != "inference"
+    }  # fmt: skip
 
 
 _COPIED = 2

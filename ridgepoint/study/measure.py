@@ -140,7 +140,7 @@ def _result(plan: Plan, target: Target, message: dict[str, Any], kernels: dict[s
             **({"resident_bytes": "it is told of a process on the CPU"} if resident is None else {}),
         },
         flags=(
-            *(("random weights",) if message["random"] else ()), *((_NO_ROWS,) if ops is None else ()),
+            *(("random weights",) if message["random"] else ()),
             *_unpredicted(outside, seconds), *message["flags"],
         ),
         provenance={"clock": message["clock"], "load": message["load"], "between_operators_s": rest, "n": single["n"]},
@@ -155,7 +155,6 @@ def _unpredicted(outside_s: float, step_s: float) -> tuple[str, ...]:
 
 
 _NO_ENERGY = "no energy counter for this device"
-_NO_ROWS = "operators inside a compiled step are not timed one by one"
 
 
 def _compilation(seconds: float | None) -> dict[str, Value | None]:

@@ -63,7 +63,14 @@ def _linear_reason(rows_a: tuple[OpRow, ...], rows_b: tuple[OpRow, ...], winner:
     moved = _sum(slow_rows, "bytes") / max(_sum(fast_rows, "bytes"), 1.0)
     if moved > 1 + TIE and _waits_for_memory(slow_rows):
         return f"the linear layers wait for weights and {fast} moves {moved:.1f}x fewer bytes"
+    if all(_kernels(rows_a).values()) and _kernels(rows_a) == _kernels(rows_b) and abs(moved - 1) <= TIE:
+        times = (show_time(_sum(rows, "time_s")) for rows in (rows_b, rows_a))
+        return f"the same linear layers, calls included, take {next(times)} in {b} and {next(times)} in {a}"
     return f"{b}'s kernels compute at {_rate(rows_b, 'linear')} against {_rate(rows_a, 'linear')} of {a}"
+
+
+def _kernels(rows: tuple[OpRow, ...]) -> dict[str, str]:
+    return {row.name: row.kernel for row in rows if row.kind == "linear"}
 
 
 def _rate(rows: tuple[OpRow, ...], kind: str) -> str:

@@ -75,6 +75,7 @@ def why(
             if effort.text is not None:
                 watcher.stage("accuracy", len(points), len(points) + 1)
                 accuracy = accuracy_of(question, effort.text, store, provenance, record.id, session)
+                accuracy |= _EAGER if any("compile" in s.spec.split("+") for s in (question.a, *question.b)) else {}
     except KeyboardInterrupt:
         complete = False
     answer = settle(question, bet, record, points, provenance, complete)
@@ -265,6 +266,9 @@ def _because(question: Question, side: Side, points: list[Point], text: str) -> 
 
     ends = sorted({min(measured), max(measured)}) if measured else []
     return reason(measured, {batch: rows(batch) for batch in ends}, question.a_text, text)
+
+
+_EAGER = {"note": "of the same weights in eager mode: what compiling changes in a result is not measured"}
 
 
 def _no_accuracy(bet: Bet) -> dict[str, Any]:

@@ -2,19 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
+
+import numpy as np
 
 from ridgepoint.quantity import Array
 from ridgepoint.workload.format import DTYPE_BYTES
-from ridgepoint.workload.op import Compulsory, Op, Pointwise, Role, Sweep
+from ridgepoint.workload.op import POINTWISE, Compulsory, Op, Pointwise, Role, Sweep
 
 __all__ = ["Fused", "fused_ops"]
 
 
 @dataclass(frozen=True, slots=True)
 class Fused(Compulsory):
-    """`parts` in order, as one kernel: what a part hands to the next is not read from memory, and not written either
-    unless it is the residual stream, which is read again later."""
+    """`parts` in order, as one kernel: what a part writes the next does not read from memory.
+
+    Nor is it written, unless others read it later: the residual stream, rotated queries and keys. Temporaries that a trace
+    has left out of the parts' bytes already are not taken out again.
+    """
 
     parts: tuple[Pointwise, ...]
     kind: str = "fused"
@@ -50,10 +55,18 @@ class Fused(Compulsory):
     @property
     def activation_bytes(self) -> Array:
         moved: Array = sum((part.activation_bytes for part in self.parts), start=0.0)
-        for part in self.parts[:-1]:
-            handed = DTYPE_BYTES[part.dtype] * part.rows * part.cols
-            moved = moved - handed * (1.0 if part.role == "residual" else 2.0)
-        return moved
+        for part, reader in pairwise(self.parts):
+            moved = moved - _spared(part, reader)
+        return np.maximum(moved, 0.0)
+
+
+def _spared(part: Pointwise, reader: Pointwise) -> Array:
+    """Bytes of `part`'s output that its reader finds in registers: at most what the two are said to move."""
+    if part.role == "rope":  # queries are read by attention, keys by the cache
+        return 0.0
+    written = DTYPE_BYTES[part.dtype] * POINTWISE[part.kind].writes * part.rows * part.cols
+    read = np.minimum(written, reader.activation_bytes)
+    return read if part.role == "residual" else read + np.minimum(written, part.activation_bytes)
 
 
 def fused_ops(ops: Sequence[Op]) -> tuple[Op, ...]:

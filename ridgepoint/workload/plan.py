@@ -1,8 +1,8 @@
 """A plan: one step of a workload made concrete; choices change it, predictions read its operators.
 
-A choice may change three things, and only these: the step (what is asked), the rewrites of operators (how it is
-carried out), and the execution (threads). Steps are settled before rewrites run, so the order in which choices are
-listed matters only between two that rewrite the same field.
+A choice may change three things, and only these: the step (what is asked), the rewrites of operators (how it is carried
+out), and the execution (threads, launch, what torch records). Steps are settled before rewrites run, so the order in which
+choices are listed matters only between two that rewrite the same field.
 """
 
 from collections.abc import Callable
