@@ -1,6 +1,7 @@
 """A module of the user's through the command line: predicted, measured, bet on; refused in one line where it cannot be."""
 
 import json
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 
 from ridgepoint.hardware import decode_target, encode_target
 from ridgepoint.hardware.law import PointwiseLaw
+from ridgepoint.hardware.law_compiled import CompiledLaw
 from ridgepoint.hardware.law_contraction import ContractionLaw
 
 DATA = Path(__file__).parent / "data" / "test-target.calibrated.toml"
@@ -144,3 +146,50 @@ def test_refused_in_one_line(ridge, module, words, said):
     ran = ridge(*(word.format(module) for word in words))
     assert ran.code == 2
     assert said in ran.complaint
+
+
+def with_costs(home):
+    """Made-up costs of recording and of compiling."""
+    path = home / "targets" / DATA.name
+    target = decode_target("t", path.read_bytes())
+    law = CompiledLaw(
+        dtype="fp32", guard_s=2e-5, kept_call_s=-1e-6, fused_call_s=1e-6, byte_s=3e-11, flop_s=3e-11, compile_s=9.0,
+        compile_call_s=0.05, sigma=0.2, source=next(iter(target.sources)),
+    )  # fmt: skip
+    costs = {f"{mode}{what}": 1e-6 for mode in ("grad", "no-grad") for what in ("", " product")}
+    path.write_bytes(encode_target(msgspec.structs.replace(target, autograd_call_s=costs, compiled=(law,))))
+
+
+@pytest.mark.parametrize("mode", ["grad", "no-grad"])
+def test_rows_are_absent_where_torch_records(ridge, module, isolated_home, mode):
+    with_costs(isolated_home)
+    words = ("--on", "test-target", "--batch", 4, "--seconds", 0.2)
+    ran = ridge("compare", f"{module}:build", "--with", mode, *words, "--json")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)["measured"]
+    assert found["ops"] == [] and any("in inference mode only" in flag for flag in found["flags"])
+    assert found["metrics"]["latency_s"]["value"] > 0
+    shown = ridge("compare", f"{module}:build", "--with", mode, *words)
+    assert shown.code == 0 and "in inference mode only" in shown.out
+
+
+def test_a_stage_is_no_option_of_showing_or_fitting(ridge):
+    for words in (("--show", "--compile"), ("--refit", "x", "--ort")):
+        refused = ridge("calibrate", *words)
+        assert refused.code == 2 and "leave it out beside" in refused.complaint
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_module_is_bet_on_and_compared(ridge, module, isolated_home):
+    with_costs(isolated_home)
+    words = ("--on", "test-target", "--seconds", 0.3, "--json")
+    ran = ridge("why", f"{module}:build", "fp32..fp32+compile", "--batch", 2, *words)
+    assert ran.code == 0, ran.err
+    (point,) = json.loads(ran.out)["points"]
+    assert point["measured_speedup"] > 0 and point["compile_s"]["b"] > 0 and "a" not in point["compile_s"]
+    ran = ridge("compare", f"{module}:build", "--with", "fp32+compile", "--batch", 2, *words)
+    assert ran.code == 0, ran.err
+    both = json.loads(ran.out)
+    assert both["measured"]["ops"] == [] and both["measured"]["metrics"]["compile_s"]["value"] > 0
+    assert [row["kind"] for row in both["predicted"]["ops"]] == ["linear", "fused", "linear"]

@@ -26,7 +26,9 @@ class Fused(Compulsory):
 
     @property
     def name(self) -> str:
-        return "+".join(part.name for part in self.parts)
+        """Of its parts, where they are more than two of the first and the last."""
+        names = [part.name for part in self.parts]
+        return "+".join(names) if len(names) < 3 else f"{names[0]}…{names[-1]}"
 
     @property
     def role(self) -> Role:
