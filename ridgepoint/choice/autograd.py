@@ -1,7 +1,7 @@
 """What torch records while a module runs: nothing (`inference`, the default), version counters (`no-grad`), or all (`grad`)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ridgepoint.choice.base import Named
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["Autograd"]
 
 
-@dataclass(frozen=True, slots=True)
 class Autograd(Named):
     """Of modules of the user's own, whose forward may be run either way; a step without a backward pass in every case."""
 

@@ -1,7 +1,7 @@
 """How a step's operators are started: one by one by Python (`eager`), as a CUDA graph (`graph`), or compiled (`compile`)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ridgepoint.choice.base import Named
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["Launch"]
 
 
-@dataclass(frozen=True, slots=True)
 class Launch(Named):
     """`compile` is torch.compile with its defaults and static shapes: it fuses pointwise operators, and leaves linear
     layers, convolutions and attention to the kernels that eager calls."""

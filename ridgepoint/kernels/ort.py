@@ -11,19 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ridgepoint.kernels.ladder import LinearKernel, multiple_reason
+from ridgepoint.kernels.ladder import LinearKernel
+from ridgepoint.kernels.w4a16 import check_groups
 from ridgepoint.kernels.w8a16 import quantise_rows
 
 __all__ = ["LADDER", "OrtLinear"]
 
 RUNG = "ort"
 NBITS, DYNAMIC = "onnxruntime.MatMulNBits", "onnxruntime.MatMulInteger"
-_GROUPS = (32, 64, 128, 256)
 
 
 class OrtLinear(nn.Module):
-    """A session of onnxruntime over `model`, a serialised graph from x to y; `weight` is its weight in fp32, made anew
-    when asked for."""
+    """A session of onnxruntime over `model`, a serialised graph from x to y that holds its weights."""
 
     def __init__(self, kernel: str, model: bytes, n: int):
         super().__init__()
@@ -134,12 +133,6 @@ def _model(nodes: list[Any], constants: dict[str, Any], bias: Tensor | None, n: 
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
 
 
-def _check_nbits(n: int, k: int, group: int) -> str:
-    if group not in _GROUPS:
-        return f"groups of {group} weights have no kernel; groups of {', '.join(map(str, _GROUPS))} do"
-    return multiple_reason("k", k, group)
-
-
 def _check_dynamic(n: int, k: int, group: int) -> str:
     return ""
 
@@ -151,6 +144,6 @@ def _installed() -> str:
 
 
 LADDER = (
-    LinearKernel(NBITS, "int4", RUNG, ("fp32",), "cpu", _pack_nbits, _check_nbits, _installed),
+    LinearKernel(NBITS, "int4", RUNG, ("fp32",), "cpu", _pack_nbits, check_groups, _installed),
     LinearKernel(DYNAMIC, "int8:dyn", RUNG, ("fp32",), "cpu", _pack_dynamic, _check_dynamic, _installed),
 )

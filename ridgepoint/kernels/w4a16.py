@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from ridgepoint.kernels.ladder import LinearKernel, multiple_reason, needs_compute_capability, needs_cpu, needs_cuda
 
-__all__ = ["GROUPS", "LADDER", "Int4CpuLinear", "Int4CudaLinear", "Int4DequantiseLinear", "quantise_groups"]
+__all__ = [
+    "GROUPS",
+    "LADDER",
+    "Int4CpuLinear",
+    "Int4CudaLinear",
+    "Int4DequantiseLinear",
+    "check_groups",
+    "quantise_groups",
+]
 
 GROUPS = (32, 64, 128, 256)
 NAIVE, PACKED_CPU, PACKED_CUDA = (
@@ -136,7 +144,8 @@ def _pack_cuda(weight: Tensor, bias: Tensor | None, act: str, group: int) -> nn.
     return Int4CudaLinear(packed, scale, zero, bias, weight.shape, group)
 
 
-def _check_groups(n: int, k: int, group: int) -> str:
+def check_groups(n: int, k: int, group: int) -> str:
+    """ "" if rows of k inputs split into groups of a size that has a kernel, else the reason, with the groups that fit."""
     if group not in GROUPS:
         return f"groups of {group} weights have no kernel; groups of {', '.join(map(str, GROUPS))} do"
     if k % group == 0:
@@ -146,11 +155,11 @@ def _check_groups(n: int, k: int, group: int) -> str:
 
 
 def _check_cpu(n: int, k: int, group: int) -> str:
-    return _check_groups(n, k, group) or multiple_reason("n", n, 16)
+    return check_groups(n, k, group) or multiple_reason("n", n, 16)
 
 
 def _check_cuda(n: int, k: int, group: int) -> str:
-    return _check_groups(n, k, group) or multiple_reason("n", n, 8)
+    return check_groups(n, k, group) or multiple_reason("n", n, 8)
 
 
 def _ampere() -> str:
@@ -158,8 +167,8 @@ def _ampere() -> str:
 
 
 LADDER = (
-    LinearKernel(NAIVE, "int4", "naive", ("bf16",), "cpu", _pack_naive, _check_groups, needs_cpu),
+    LinearKernel(NAIVE, "int4", "naive", ("bf16",), "cpu", _pack_naive, check_groups, needs_cpu),
     LinearKernel(PACKED_CPU, "int4", "packed", ("bf16",), "cpu", _pack_cpu, _check_cpu, needs_cpu),
-    LinearKernel(NAIVE, "int4", "naive", ("bf16",), "cuda", _pack_naive, _check_groups, needs_cuda),
+    LinearKernel(NAIVE, "int4", "naive", ("bf16",), "cuda", _pack_naive, check_groups, needs_cuda),
     LinearKernel(PACKED_CUDA, "int4", "packed", ("bf16",), "cuda", _pack_cuda, _check_cuda, _ampere),
 )
