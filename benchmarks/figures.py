@@ -36,6 +36,8 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
         found |= _pocket(record.get("pocket"))
     if record := _read(records, "modules.json"):
         found |= _modules(record)
+    if record := _read(records, "modules-choices.json"):
+        found |= {f"choices.{name}": text for name, text in _bets(record).items()}
     if record := _read(records, "same-load0.json"):
         found |= of_same(record)
     if record := _read(records, "operators.json"):
@@ -103,15 +105,22 @@ def _pocket(answer: dict[str, Any] | None) -> dict[str, str]:
 
 def _modules(record: dict[str, Any]) -> dict[str, str]:
     """Bets and tables of modules that are no decoder."""
+    apart = [abs(table["rows_over_step"] - 1) for table in record["tables"]]
+    return {f"modules.{name}": text for name, text in _bets(record).items()} | {
+        "modules.rows": _percent(max(apart)), "modules.within": _of(sum(a <= 0.05 for a in apart), len(apart)),
+    }  # fmt: skip
+
+
+def _bets(record: dict[str, Any]) -> dict[str, str]:
+    """The score of bets on modules."""
     everything = next(row for row in record["score"]["b"] if row["group"] == "all")
     worst = max((row for row in record["score"]["model"] if row["group"] != "all"), key=lambda row: row["mape"])
-    apart = [abs(table["rows_over_step"] - 1) for table in record["tables"]]
     return {
-        "modules.n": str(len({p["model"] for p in record["points"]})), "modules.points": str(everything["n"]),
-        "modules.mape": _percent(everything["mape"]), "modules.sign": _of(everything["sign_right"], everything["sign_n"]),
-        "modules.worst": f"{_percent(worst['mape'])} ({worst['group'].rpartition('/')[2]})",
-        "modules.coverage": f"{100 * everything['coverage80']:.0f} %", "modules.rows": _percent(max(apart)),
-        "modules.within": _of(sum(a <= 0.05 for a in apart), len(apart)),
+        "n": str(len({p["model"] for p in record["points"]})), "points": str(everything["n"]),
+        "mape": _percent(everything["mape"]), "sign": _of(everything["sign_right"], everything["sign_n"]),
+        "small": _of(everything["small_right"], everything["small_n"]),
+        "worst": f"{_percent(worst['mape'])} ({worst['group'].rpartition('/')[2]})",
+        "coverage": f"{100 * everything['coverage80']:.0f} %",
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """How right are predictions of modules that are no decoder: bets and tables on networks that calibration never saw.
 
     python benchmarks/modules.py --out DIR [--modules cnn:residual,sequence:mixer] [--batch 1,8,32]
+    python benchmarks/modules.py --out DIR --set choices     bets on layouts, attention and what torch records
 
 Uses the machine's calibrated target with its modules stage (`ridge calibrate --modules` first). Every bet and comparison is
 in the store; DIR gets the score as JSON.
@@ -40,6 +41,16 @@ MODULES: dict[str, tuple[str, ...]] = {
     "sequence:perceptron": ("fp32..bf16", "bf16..int8,int8:dyn"),
     "sequence:torch_encoder": ("fp32..bf16",),
 }
+CHOICES: dict[str, tuple[str, ...]] = {
+    "cnn:residual": ("channels-first..channels-last", "grad..inference"),
+    "cnn:mobile": ("channels-first..channels-last",),
+    "cnn:unet": ("bf16+channels-first..bf16+channels-last",),
+    "cnn:plain": ("channels-first..channels-last",),
+    "sequence:decoder": ("math..flash",),
+    "sequence:long": ("math..flash", "bf16+math..bf16+flash"),
+    "sequence:mixer": ("grad..inference",),
+    "sequence:slim": ("grad..inference,no-grad", "fp32..bf16"),
+}
 _MOST_ITEMS = {"sequence:large": 4}
 """Where more would take minutes."""
 
@@ -54,20 +65,25 @@ def main() -> None:
     """Settle all bets, compare all tables, print and write the score."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--modules", default=",".join(MODULES))
+    parser.add_argument(
+        "--set", choices=("precision", "choices"), default="precision", help="of bets; tables go with the first"
+    )
+    parser.add_argument("--modules", default="")
     parser.add_argument("--batch", default="1,4,16")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--tables", action="store_true", help="tables only: no bets")
     options = parser.parse_args()
-    names = options.modules.split(",")
+    stem, bets = ("modules-choices", CHOICES) if options.set == "choices" else ("modules", MODULES)
+    names = options.modules.split(",") if options.modules else list(bets)
     with Store(default_path()) as store:
-        tables = [table(name, side, store) for name in names for side in ("fp32", "bf16")]
-        answers = [] if options.tables else [a for name in names for a in settle(name, options, store)]
+        sides = ("fp32", "bf16") if options.set == "precision" else ()
+        tables = [table(name, side, store) for name in names for side in sides]
+        answers = [] if options.tables else [a for name in names for a in settle(name, bets[name], options, store)]
     found: dict[str, Any] = {"command": " ".join(sys.argv[1:]).replace(str(options.out), "DIR"), "tables": tables}
     if answers:
         found["score"] = {by: [asdict(r) for r in score_answers(answers, by)] for by in ("b", "side", "model", "batch")}
         found["points"] = [point(a, p) | {"model": Path(a.bet.model).name} for a in answers for p in a.points]
-    keep(options.out, "modules.json", found)
+    keep(options.out, f"{stem}.json", found)
     if answers:
         from rich.console import Console
 
@@ -76,12 +92,12 @@ def main() -> None:
         Console(width=150).print(score_table(score_answers(answers)))
 
 
-def settle(name: str, options: argparse.Namespace, store: Store) -> list[Answer]:
+def settle(name: str, bets: tuple[str, ...], options: argparse.Namespace, store: Store) -> list[Answer]:
     """An answer per bet on the module."""
     batches = tuple(b for b in map(int, options.batch.split(",")) if b <= _MOST_ITEMS.get(name, 10**6))
     effort = Effort(seconds=options.seconds, every_point=True)
     answers = []
-    for bet in MODULES[name]:
+    for bet in bets:
         sys.stdout.write(f"{name} {bet}\n")
         question = ask(path_of(name), bet, batches=batches)
         answers.append(why(question, store, provenance(), Quiet(), effort, float(available_bytes() or 2**62)))

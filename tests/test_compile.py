@@ -15,7 +15,7 @@ from ridgepoint.hardware import decode_target, encode_target
 from ridgepoint.hardware.law_compiled import CompiledLaw
 from ridgepoint.measurement.calibrate.compiled import CHAIN_GRID
 from ridgepoint.prediction import predict, step_time
-from ridgepoint.prediction.compiled import compilation_seconds
+from ridgepoint.prediction.compiled import compilation_seconds, fused_time
 from ridgepoint.report.compile_words import compile_lines, predicted_compile_lines
 from ridgepoint.study.betting import _ceiling
 from ridgepoint.study.document import Point
@@ -87,6 +87,21 @@ def test_a_compiled_step_is_guards_kept_calls_and_fused_kernels() -> None:
     assert "compile_s" not in predict(plan("fp32"), COMPILED).metrics
 
 
+def test_no_fused_kernel_is_faster_than_the_cache_that_holds_it() -> None:
+    free = msgspec.structs.replace(COMPILED, compiled=(msgspec.structs.replace(LAW, byte_s=0.0, flop_s=0.0),))
+    rates = {x.name: x.read_bytes_per_s for x in TARGET.levels if x.threads == 1}
+    last = max((x for x in TARGET.levels if x.threads == 1 and x.bytes), key=lambda x: x.bytes)
+    cols = 1 << 10
+    rows = np.array([1.0, 2 * last.bytes / (16 * cols)])  # two adds: 16 bytes an element, half of the last cache in all
+    op = Fused(
+        (Pointwise("a", "residual", "add", rows, cols, "fp32"), Pointwise("n", "norm", "rms_norm", rows, cols, "fp32"))
+    )
+    seconds, _ = fused_time(op, free, 1)
+    assert seconds[0] == pytest.approx(2e-6 + float(op.bytes[0]) / rates["L1d"], rel=0.3)
+    assert seconds[1] >= 2e-6 + float(op.bytes[1]) / rates[last.name]
+    assert np.all(fused_time(op, COMPILED, 1)[0] >= seconds)
+
+
 def test_what_cannot_be_answered_says_what_is_possible() -> None:
     with pytest.raises(NotSupported, match="ridge calibrate --compile"):
         step_time(plan("fp32+compile"), TARGET)
@@ -119,7 +134,7 @@ def test_the_law_of_a_made_up_compiler_is_found_again() -> None:
     samples = made_up()
     (law,) = with_compiled(TARGET, samples, SOURCE).compiled
     assert (law.guard_s, law.kept_call_s) == (pytest.approx(2e-5), pytest.approx(-0.8e-6, rel=1e-6))
-    assert law.fused_s(1e6, 2e6) == pytest.approx(1.5e-6 + 4e-5 + 6e-5, rel=0.02)
+    assert law.fused_s(1e6, 2e6, np.inf) == pytest.approx(1.5e-6 + 4e-5 + 6e-5, rel=0.02)
     assert law.compilation_s(100) == pytest.approx(3.0, rel=0.01)
     assert with_compiled(TARGET, samples[1:], SOURCE) is TARGET
     assert with_compiled(TARGET, [s for s in samples if s["probe"] != "compile chain"], SOURCE).compiled == ()

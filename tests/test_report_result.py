@@ -193,6 +193,13 @@ def test_comparison_has_signed_errors():
         assert wanted in text
 
 
+def test_a_comparison_without_measured_operators_says_so_in_one_line():
+    text = rendered(compare_table(RESULT, replace(RESULT, kind="measured", ops=())))
+    assert "no measured operators to compare" in text
+    assert "q_proj" not in text
+    assert "latency" in text
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_card_on_the_terminal(width):
     text = rendered(card(TARGET), width)

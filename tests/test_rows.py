@@ -1,12 +1,16 @@
 """Rows of a measured table: they add up to the step, what passes between a module's calls among them."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ridgepoint.measurement import bench
+from ridgepoint.measurement import leaves, module_rows
+from ridgepoint.measurement.leaves import LeafRows
+from ridgepoint.measurement.module_rows import ModuleRows, row_shares
 from ridgepoint.measurement.rows import BETWEEN, OUTSIDE
-from ridgepoint.measurement.trace.timing import call_totals, gap_overhead_s
+from ridgepoint.measurement.trace.timing import Recorded, gap_overhead_s, recorded
 
 
 class Told:
@@ -41,28 +45,74 @@ class Slow(nn.Module):
         return x
 
 
-def test_what_passes_between_calls_is_a_row() -> None:
+def test_what_passes_between_calls_is_in_no_row() -> None:
     clock = Told()
     module, x = Slow(clock), torch.ones(4)
     traced = [("relu", "r")] * 3
-    totals = call_totals(lambda: module(x), traced, clock, 0.0, 0.5)
-    assert totals == {"r": 0.0, BETWEEN: pytest.approx(17.0 - 3 * 0.5)}
-    assert BETWEEN not in call_totals(lambda: module(x), traced, clock, 0.0)
-    more = call_totals(lambda: (module(x), x.sin())[0], traced, clock, 0.0, 0.0)
-    assert more == {"r": 0.0, OUTSIDE: 0.0, BETWEEN: pytest.approx(17.0)}
+    told = recorded(lambda: module(x), traced, clock)
+    assert (told.whole_s, told.rows_s, told.rows_calls) == (17.0, {"r": 0.0}, {"r": 3})
+    more = recorded(lambda: (module(x), x.sin())[0], traced, clock)
+    assert (more.rows_s, more.rows_calls, more.calls) == ({"r": 0.0, OUTSIDE: 0.0}, {"r": 3, OUTSIDE: 1}, 4)
 
 
 def test_the_recorder_s_own_gap_is_that_of_its_own_clock() -> None:
     assert gap_overhead_s(Told()) == 0.0
 
 
-def test_rows_add_up_to_steps_of_the_faster_two_fifths(monkeypatch: pytest.MonkeyPatch) -> None:
+_ROWS = {"a": 3.0, "b": 5.0}
+_CALLS = {"a": 2, "b": 8}
+
+
+def turn(own_s: float, pace: float = 1.0, gaps_s: float = 2.0, disturbed_s: float = 0.0) -> tuple[float, Recorded]:
+    """A plain step of 10 s and the recorded one beside it, on a machine slowed by `pace`; a third of `own_s` is in each
+    of the ten calls, the rest behind it."""
+    rows = {row: pace * (seconds + own_s / 3 * _CALLS[row]) for row, seconds in _ROWS.items()}
+    gaps = pace * (gaps_s + own_s * 2 / 3 * 10) + disturbed_s
+    return pace * (8.0 + gaps_s), Recorded(sum(rows.values()) + gaps, rows, _CALLS)
+
+
+@pytest.mark.parametrize("own_s", [0.0, 0.1, 0.5])
+def test_what_recording_adds_is_found_where_it_is_paid(own_s: float) -> None:
+    shares = row_shares([turn(own_s) for _ in range(9)], 0.1, 0.2)
+    assert shares == {"a": pytest.approx(0.3), "b": pytest.approx(0.5), BETWEEN: pytest.approx(0.2)}
+
+
+def test_it_is_not_taken_for_more_than_twice_what_views_pay() -> None:
+    shares = row_shares([turn(1.2) for _ in range(9)], 0.1, 0.2)
+    assert sum(shares.values()) == pytest.approx(1.0 + 0.6)  # of 12 s of recording, 6 are known to be its own
+
+
+def test_a_machine_that_changes_its_pace_changes_no_share() -> None:
+    turns = [turn(0.0, pace) for pace in (1.0, 1.3, 1.1, 2.0, 1.0)]
+    assert row_shares(turns, 0.1, 0.2) == {
+        "a": pytest.approx(0.3),
+        "b": pytest.approx(0.5),
+        BETWEEN: pytest.approx(0.2),
+    }
+
+
+def test_a_disturbed_turn_is_left_out() -> None:
+    turns = [turn(0.1) for _ in range(8)]
+    assert row_shares([*turns, turn(0.1, disturbed_s=50.0)], 0.1, 0.2) == pytest.approx(row_shares(turns, 0.1, 0.2))
+
+
+def test_plain_and_recorded_calls_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(module_rows, "_SECONDS", 0.0)
+    monkeypatch.setattr(module_rows, "timed", lambda step, clock: made.append("plain") or 10.0)
+    monkeypatch.setattr(ModuleRows, "_recorded", lambda self: made.append("recorded") or turn(0.0)[1])
+    rows = ModuleRows(SimpleNamespace(plain=None), Told())  # type: ignore[arg-type]
+    assert rows.seconds(40.0) == {"a": pytest.approx(12.0), "b": pytest.approx(20.0), BETWEEN: pytest.approx(8.0)}
+    assert made[:8] == ["plain", "recorded", "recorded", "plain"] * 2
+    assert made.count("plain") == made.count("recorded") == 9
+
+
+def test_rows_of_a_decoder_are_those_of_its_faster_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = iter([{"a": 10.0 + i, "b": 10.0 - (i % 3)} for i in range(10)])
-    monkeypatch.setattr(bench, "leaf_totals", lambda run, clock, own: next(steps))
-    monkeypatch.setattr(bench, "own_cost", lambda run, clock: None)
-    monkeypatch.setattr(bench, "_LEAF_SECONDS", 0.0)
-    rows = bench._Rows(None, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(leaves, "leaf_totals", lambda run, clock, own_s: next(steps))
+    monkeypatch.setattr(leaves, "_SECONDS", 0.0)
+    rows = LeafRows(None, Told())  # type: ignore[arg-type]
     for _ in range(10):
         rows.step()
     totals = sorted(20.0 + i - (i % 3) for i in range(10))
-    assert sum(rows.seconds().values()) == pytest.approx(sum(totals[:4]) / 4)
+    assert sum(rows.seconds(0.0).values()) == pytest.approx(sum(totals[:4]) / 4)

@@ -93,6 +93,17 @@ def decoder() -> tuple[nn.Module, Tensor]:
     return Text(9001, 160, 552, layers, 9001), torch.randint(0, 9001, (2, 100))
 
 
+def long() -> tuple[nn.Module, Tensor]:
+    """7M parameters, 760 tokens."""
+    return Text(3000, 800, 360, [Layer(360, 6, 1080, True) for _ in range(4)], 3000), torch.randint(0, 3000, (2, 760))
+
+
+def slim() -> tuple[nn.Module, Tensor]:
+    """1M parameters in 40 layers: most of a small batch is calls."""
+    layers = itertools.chain.from_iterable((nn.Linear(160, 160), nn.LayerNorm(160), nn.GELU()) for _ in range(40))
+    return nn.Sequential(*layers), torch.randn(4, 160)
+
+
 def large() -> tuple[nn.Module, Tensor]:
     """256M parameters, 40 tokens."""
     layers = [Layer(1160, 10, 4640, True) for _ in range(14)]

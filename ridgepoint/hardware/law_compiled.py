@@ -1,6 +1,7 @@
 """What compiling a step costs and saves on a machine: its guards, its fused kernels, and the calls that it keeps."""
 
 import msgspec
+import numpy as np
 
 from ridgepoint.quantity import Array
 
@@ -25,9 +26,10 @@ class CompiledLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     sigma: float
     source: str
 
-    def fused_s(self, moved_bytes: Array, flops: Array) -> Array:
-        """Seconds of one fused kernel on tensors that the caches hold."""
-        return self.fused_call_s + self.byte_s * moved_bytes + self.flop_s * flops
+    def fused_s(self, moved_bytes: Array, flops: Array, bytes_per_s: Array) -> Array:
+        """Seconds of one fused kernel on tensors that a cache of that bandwidth holds; never faster than it."""
+        work_s = self.byte_s * moved_bytes + self.flop_s * flops
+        return self.fused_call_s + np.maximum(work_s, moved_bytes / bytes_per_s)
 
     def compilation_s(self, calls: int) -> float:
         """Seconds to compile a step of `calls` operator calls, the compiler's start not among them."""

@@ -4,11 +4,13 @@ from collections.abc import Iterator, Sized
 from typing import Literal, Protocol
 
 import msgspec
+import numpy as np
 
 from ridgepoint.errors import BadInput, NotSupported
 from ridgepoint.hardware.law import AttentionLaw, LaunchLaw, LinearLaw, PointwiseLaw, ResidencyLaw, ScalingLaw
 from ridgepoint.hardware.law_compiled import CompiledLaw
 from ridgepoint.hardware.law_contraction import CONV_TERMS, MATMUL_TERMS, ContractionLaw
+from ridgepoint.quantity import Array
 
 __all__ = ["SCHEMA", "Correction", "Level", "Peak", "Target", "decode_target", "encode_target"]
 
@@ -112,6 +114,18 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Bytes of the last cache level; 0 if the target names none."""
         sizes = [level.bytes for level in self.levels if level.name.startswith("L") and level.bytes]
         return max(sizes, default=0.0)
+
+    def cache_bytes_per_s(self, held_bytes: Array) -> Array:
+        """Read bandwidth, one thread, of the first cache level that holds so many bytes, or of the last; inf where the target
+        has none."""
+        levels = [
+            x for x in self.levels if x.threads == 1 and x.name.startswith("L") and x.bytes and x.read_bytes_per_s
+        ]
+        levels.sort(key=lambda level: level.bytes or 0.0)
+        if not levels:
+            return np.inf
+        first = np.searchsorted([level.bytes or 0.0 for level in levels], held_bytes).clip(max=len(levels) - 1)
+        return np.asarray([level.read_bytes_per_s for level in levels])[first]
 
     def linear_laws(self, weight: str) -> Iterator[LinearLaw]:
         """Laws of all kernels that compute with this weight format."""

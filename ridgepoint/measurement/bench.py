@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -11,7 +11,7 @@ from ridgepoint.measurement.busy import check_wall, load_between, snapshot
 from ridgepoint.measurement.clock import Clock, CudaEvents, ThreadCpu, Wall
 from ridgepoint.measurement.energy import probe
 from ridgepoint.measurement.joules import energy_per_step
-from ridgepoint.measurement.leaves import OwnCost, leaf_totals, own_cost
+from ridgepoint.measurement.leaves import LeafRows
 from ridgepoint.measurement.memory import peak_bytes, reset_peak, resident_bytes
 from ridgepoint.measurement.paired import Budget, interleave, single
 from ridgepoint.measurement.request import (
@@ -25,10 +25,12 @@ from ridgepoint.measurement.request import (
 from ridgepoint.measurement.runnable import Runnable, Weights, build_weights, runnable
 from ridgepoint.measurement.tensors import activation_bytes, stored_bytes
 
+if TYPE_CHECKING:
+    from ridgepoint.measurement.module_rows import ModuleRows
+
 __all__ = ["Bench"]
 
 _KEPT_MODELS = 2
-_LEAF_STEPS, _MOST_LEAF_STEPS, _LEAF_SECONDS = 7, 60, 0.3
 
 
 class Bench:
@@ -77,9 +79,9 @@ class Bench:
         held = resident_bytes(request.a.device)
         yield {"kind": "stage", "text": "measuring"}
         before = snapshot()
-        rows = None if run.untimed else _Rows(run, clock)
+        rows = None if run.untimed else _rows(run, clock)
         timing = single(run.call, clock, Budget(seconds=request.seconds), rows.step if rows else None)
-        ops = rows.seconds() if rows else None
+        ops = rows.seconds(timing.p20_s / run.calls) if rows else None
         load = load_between(before, snapshot())
         if isinstance(clock, Wall):
             check_wall(load)
@@ -248,32 +250,10 @@ def _slowed(run: Runnable, clock: Clock, factor: float) -> Any:
     return step
 
 
-class _Rows:
-    """Steps of a run timed operator by operator."""
+def _rows(run: Runnable, clock: Clock) -> "LeafRows | ModuleRows":
+    """What times the operators of the run one by one."""
+    if not run.rows:
+        return LeafRows(run, clock)
+    from ridgepoint.measurement.module_rows import ModuleRows
 
-    def __init__(self, run: Runnable, clock: Clock):
-        self._run, self._clock = run, clock
-        self._own: OwnCost | None = None
-        self._steps: list[dict[str, float]] = []
-
-    def step(self) -> None:
-        """One more, unless there are enough. What timing costs is measured before the first, when the steps are warm: of a
-        process that has just begun it is twice as much."""
-        if self._own is None:
-            self._own = own_cost(self._run, self._clock)
-        if len(self._steps) < _MOST_LEAF_STEPS:
-            self._steps.append(leaf_totals(self._run, self._clock, self._own))
-
-    def seconds(self) -> dict[str, float]:
-        """Seconds per step of each operator: the mean of the faster two fifths of the steps, whose total is about the
-        20th percentile that the whole step has; quantiles of single operators would not add up to it."""
-        until = time.monotonic() + _LEAF_SECONDS
-        while len(self._steps) < _LEAF_STEPS or (time.monotonic() < until and len(self._steps) < _MOST_LEAF_STEPS):
-            self.step()
-        self._steps.sort(key=lambda step: sum(step.values()))
-        fast = self._steps[: max(1, round(_FASTER * len(self._steps)))]
-        names = dict.fromkeys(name for step in fast for name in step)
-        return {name: sum(step.get(name, 0.0) for step in fast) / len(fast) for name in names}
-
-
-_FASTER = 0.4
+    return ModuleRows(run, clock)

@@ -22,12 +22,13 @@ def compiled_law(target: Target, dtype: str) -> CompiledLaw:
 
 
 def fused_time(op: Fused, target: Target, threads: int) -> tuple[Array, tuple[Used, ...]]:
-    """Seconds of one call: the kernel's start, its bytes and its arithmetic; bytes beyond the cache at memory's speed.
+    """Seconds of one call: the kernel's start, its bytes and its arithmetic, never faster than the cache that holds the bytes;
+    those beyond the last cache at memory's speed.
 
     Ignored: that a sum over a row cannot be taken while the row is written, which costs a second pass in the cache.
     """
     law = compiled_law(target, op.dtype)
-    near = law.fused_s(op.bytes, op.flops)
+    near = law.fused_s(op.bytes, op.flops, target.cache_bytes_per_s(op.bytes))
     far = op.bytes * far_share(op.bytes, target)
     seconds = near + far / target.memory_bytes_per_s() if target.residency is not None else near
     return seconds / scaling_of(target, "pointwise", op.parts[0].rows, threads), (Used("fused", law.sigma),)

@@ -185,24 +185,23 @@ def _definitions(result: Result, target: Target | None) -> Iterator[tuple[str, s
 
 def compare_table(predicted: Result, measured: Result) -> RenderableType:
     """Both results side by side: signed error by operator, what each adds to the error of the step, then the totals."""
-    table = grid(("<operator", "n", "predicted", "80 %", "measured", "error", "adds", "in 80 %"))
-    theirs = {row.name: row for row in measured.ops}
-    names = [
-        *(row.name for row in predicted.ops),
-        *(name for name in theirs if name not in {r.name for r in predicted.ops}),
-    ]
-    ours = {row.name: row for row in predicted.ops}
-    for name in names:
-        add(table, *_compared(name, ours.get(name), theirs.get(name), measured.latency_s))
-    parts: list[RenderableType] = [_head("predicted and measured", measured)]
-    parts += [table] if names else [line("no operator rows in these results", "dim")]
-    parts += [
-        line("error: predicted / measured - 1; adds: its share of the measured step", "dim"),
-        *_unlike(ours, theirs),
-    ]
+    parts: list[RenderableType] = [_head("predicted and measured", measured), *_compared_operators(predicted, measured)]
     parts += [heading("totals"), _compared_totals(predicted, measured)]
     parts += [line(f"! {flag}", "yellow") for flag in dict.fromkeys((*predicted.flags, *measured.flags))]
     return Group(*parts)
+
+
+def _compared_operators(predicted: Result, measured: Result) -> Iterator[RenderableType]:
+    ours, theirs = ({row.name: row for row in result.ops} for result in (predicted, measured))
+    if not theirs:  # a compiled step: half a table of dashes would say nothing
+        yield line("no measured operators to compare; `ridge predict` shows the predicted ones", "dim")
+        return
+    table = grid(("<operator", "n", "predicted", "80 %", "measured", "error", "adds", "in 80 %"))
+    for name in dict.fromkeys((*ours, *theirs)):
+        add(table, *_compared(name, ours.get(name), theirs.get(name), measured.latency_s))
+    yield table
+    yield line("error: predicted / measured - 1; adds: its share of the measured step", "dim")
+    yield from _unlike(ours, theirs)
 
 
 def _compared(name: str, ours: OpRow | None, theirs: OpRow | None, step_s: float) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from ridgepoint.choice import resolve
 from ridgepoint.measurement.calibrate.grid import COMPOSED, ComposedNet
 from ridgepoint.measurement.calibrate.pool import Timing, summarise
 from ridgepoint.measurement.clock import ThreadCpu
-from ridgepoint.measurement.leaves import leaf_totals, own_cost
+from ridgepoint.measurement.leaves import leaf_totals
+from ridgepoint.measurement.optime import overhead_s
 from ridgepoint.measurement.runnable import Runnable, Weights, build_weights, runnable
 from ridgepoint.workload import AttentionSpec, Block, Decoder, MlpSpec, Step, decode, prefill
 
@@ -62,15 +63,15 @@ class ComposedBench:
 def _time(run: Runnable, seconds: float) -> tuple[Timing, dict[str, float]]:
     """The whole step and, in turn with it, its operators: 20th percentiles of both."""
     clock = ThreadCpu()
-    own = own_cost(run, clock)
+    own_s = overhead_s(clock)
     run.call()
     whole = [_thread_ns(run.call)]
-    leaves = [leaf_totals(run, clock, own)]
+    leaves = [leaf_totals(run, clock, own_s)]
     begin = time.thread_time_ns()
     least = 1 if whole[0] > _LONG_S * 1e9 else _LEAST
     while len(whole) < least or (time.thread_time_ns() - begin < seconds * 1e9 and len(whole) < _MOST):
         whole.append(_thread_ns(run.call))
-        leaves.append(leaf_totals(run, clock, own))
+        leaves.append(leaf_totals(run, clock, own_s))
     return summarise(whole), {name: float(np.percentile([x[name] for x in leaves], 20)) for name in leaves[0]}
 
 

@@ -1,6 +1,8 @@
 """Seconds of each row of a traced module in one call of it, every operator timed where it is called."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import pairwise
 from statistics import median
@@ -11,23 +13,33 @@ import torch
 
 from ridgepoint.measurement.clock import Clock
 from ridgepoint.measurement.optime import overhead_s
-from ridgepoint.measurement.rows import BETWEEN, OUTSIDE
+from ridgepoint.measurement.rows import OUTSIDE
 from ridgepoint.measurement.trace.recorder import Recorder
 
-__all__ = ["call_overhead_s", "call_totals", "gap_overhead_s"]
+__all__ = ["Recorded", "call_overhead_s", "call_totals", "gap_overhead_s", "recorded"]
 
 
-def call_totals(
-    call: Callable[[], object],
-    traced: Sequence[tuple[str, str]],
-    clock: Clock,
-    own_s: float,
-    gap_s: float | None = None,
-) -> dict[str, float]:
-    """Row -> seconds, less `own_s` per call, never below 0. `traced`: (operator, row) of each call as it was traced.
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One call of a module as the recorder saw it, with its own cost in every figure."""
+
+    whole_s: float
+    rows_s: dict[str, float]
+    rows_calls: dict[str, int]
+
+    @property
+    def calls(self) -> int:
+        """Of operators."""
+        return sum(self.rows_calls.values())
+
+
+def recorded(
+    call: Callable[[], object], traced: Sequence[tuple[str, str]], clock: Clock, own_s: float = 0.0
+) -> Recorded:
+    """`traced`: (operator, row) of each call as it was traced. `own_s` is taken off each call, never below 0.
 
     Where other operators are called than in the trace, the two sequences are aligned by name; calls without a partner
-    are in the row `OUTSIDE`. With `gap_s`, what the recorder itself takes between two calls, there is a row `BETWEEN`.
+    are in the row `OUTSIDE`.
     """
     recorder = Recorder(clock)
     clock.prepare()
@@ -38,13 +50,17 @@ def call_totals(
     rows = [row for _, row in traced]
     if len(recorder.marks) != len(rows):
         rows = _aligned(recorder.names, traced)
-    totals = dict.fromkeys((row for _, row in traced), 0.0)
+    seconds, calls = dict.fromkeys((row for _, row in traced), 0.0), Counter(rows)
     for row, (start, stop) in zip(rows, recorder.marks, strict=True):
-        totals[row] = totals.get(row, 0.0) + max(0.0, clock.between_s(start, stop) - own_s)
-    if gap_s is not None:
-        inside = sum(clock.between_s(start, stop) for start, stop in recorder.marks)
-        totals[BETWEEN] = max(0.0, clock.between_s(begin, end) - inside - gap_s * len(rows))
-    return totals
+        seconds[row] = seconds.get(row, 0.0) + max(0.0, clock.between_s(start, stop) - own_s)
+    return Recorded(clock.between_s(begin, end), seconds, calls)
+
+
+def call_totals(
+    call: Callable[[], object], traced: Sequence[tuple[str, str]], clock: Clock, own_s: float
+) -> dict[str, float]:
+    """Row -> seconds of one recorded call, less `own_s` per operator."""
+    return recorded(call, traced, clock, own_s).rows_s
 
 
 def _aligned(names: Sequence[str], traced: Sequence[tuple[str, str]]) -> list[str]:
