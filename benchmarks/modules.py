@@ -40,6 +40,11 @@ MODULES: dict[str, tuple[str, ...]] = {
     "sequence:mixer": ("fp32..bf16", "bf16..int8:dyn"),
     "sequence:perceptron": ("fp32..bf16", "bf16..int8,int8:dyn"),
     "sequence:torch_encoder": ("fp32..bf16",),
+    "cnn:thin": ("fp32..bf16",),
+    "sequence:short": ("fp32..bf16",),
+    "sequence:low": ("fp32..bf16",),
+    "sequence:narrow": ("fp32..bf16", "bf16..int8"),
+    "sequence:slim": ("fp32..bf16",),
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     "cnn:residual": ("channels-first..channels-last", "grad..inference"),
@@ -49,7 +54,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sequence:decoder": ("math..flash",),
     "sequence:long": ("math..flash", "bf16+math..bf16+flash"),
     "sequence:mixer": ("grad..inference",),
-    "sequence:slim": ("grad..inference,no-grad", "fp32..bf16"),
+    "sequence:slim": ("grad..inference,no-grad",),
 }
 _MOST_ITEMS = {"sequence:large": 4}
 """Where more would take minutes."""

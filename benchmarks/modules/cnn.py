@@ -103,3 +103,22 @@ def plain() -> tuple[nn.Module, Tensor]:
     return nn.Sequential(
         *layers, nn.Flatten(), nn.Linear(208 * 16, 3000), nn.ReLU(), nn.Linear(3000, 200)
     ), torch.randn(2, 3, 64, 64)
+
+
+class Thin(nn.Module):
+    """Residual stages for small images, narrow."""
+
+    def __init__(self, wide: int) -> None:
+        super().__init__()
+        self.first, self.bn = nn.Conv2d(3, wide, 3, padding=1, bias=False), nn.BatchNorm2d(wide)
+        widths = [wide, wide, wide, 2 * wide, 2 * wide, 4 * wide, 4 * wide]
+        self.body = nn.Sequential(*(Residual(a, b, b // a) for a, b in itertools.pairwise(widths)))
+        self.head = nn.Linear(4 * wide, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(F.relu(self.bn(self.first(x)))).mean((2, 3)))
+
+
+def thin() -> tuple[nn.Module, Tensor]:
+    """0.6M parameters, 3x32x32."""
+    return Thin(28), torch.randn(2, 3, 32, 32)

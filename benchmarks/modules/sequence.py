@@ -98,6 +98,23 @@ def long() -> tuple[nn.Module, Tensor]:
     return Text(3000, 800, 360, [Layer(360, 6, 1080, True) for _ in range(4)], 3000), torch.randint(0, 3000, (2, 760))
 
 
+def short() -> tuple[nn.Module, Tensor]:
+    """1.7M parameters, 48 tokens."""
+    return Text(3000, 64, 144, [Layer(144, 4, 576, False) for _ in range(5)], 10), torch.randint(0, 3000, (2, 48))
+
+
+def low() -> tuple[nn.Module, Tensor]:
+    """1.1M parameters, 3x48x48."""
+    return Patched(8, 136, nn.Sequential(*(Mixer(36, 136, 72, 544) for _ in range(7))), 20), torch.randn(2, 3, 48, 48)
+
+
+def narrow() -> tuple[nn.Module, Tensor]:
+    """0.9M parameters, 300 inputs."""
+    wide = [300, 600, 600, 600, 60]
+    layers = itertools.chain.from_iterable((nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(wide))
+    return nn.Sequential(*layers), torch.randn(4, 300)
+
+
 def slim() -> tuple[nn.Module, Tensor]:
     """1M parameters in 40 layers: most of a small batch is calls."""
     layers = itertools.chain.from_iterable((nn.Linear(160, 160), nn.LayerNorm(160), nn.GELU()) for _ in range(40))

@@ -1,12 +1,12 @@
-"""How image tensors lie in memory: `channels-last` spares convolutions the copies into their blocks and back."""
+"""How image tensors lie in memory: `channels-last` spares convolutions copies into their blocks, and has its own pooling."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ridgepoint.choice.base import Named
 from ridgepoint.errors import NotSupported
-from ridgepoint.workload import Conv, Op, Plan
+from ridgepoint.workload import Conv, Plan, laid_out
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,12 +25,7 @@ class Layout(Named):
             raise NotSupported(f"{plan.workload.name} calls no convolution, so {self.name} changes nothing in it")
 
     def on_paper(self, plan: Plan) -> Plan:
-        layout = "last" if self.name == "channels-last" else ""
-
-        def rewrite(op: Op) -> Op:
-            return replace(op, layout=layout) if isinstance(op, Conv) else op
-
-        return plan.rewritten(rewrite)
+        return plan.rewritten(partial(laid_out, last=self.name == "channels-last"))
 
     def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
         """The weights of convolutions; inputs are converted where the module is run."""

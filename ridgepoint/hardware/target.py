@@ -10,6 +10,7 @@ from ridgepoint.errors import BadInput, NotSupported
 from ridgepoint.hardware.law import AttentionLaw, LaunchLaw, LinearLaw, PointwiseLaw, ResidencyLaw, ScalingLaw
 from ridgepoint.hardware.law_compiled import CompiledLaw
 from ridgepoint.hardware.law_contraction import CONV_TERMS, MATMUL_TERMS, ContractionLaw
+from ridgepoint.hardware.law_near import NearLaw
 from ridgepoint.quantity import Array
 
 __all__ = ["SCHEMA", "Correction", "Level", "Peak", "Target", "decode_target", "encode_target"]
@@ -77,9 +78,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Convolutions and products of activations; there after `ridge calibrate --modules`."""
     module_call_s: float | None = None
     """What a module adds per operator call beyond the operators; None: as networks of decoders do (`correction`)."""
+    module_byte_s: float = 0.0
+    """What it adds per byte of a result, whose memory is given back between the calls."""
     autograd_call_s: dict[str, float] = {}
     """What an operator call takes more than in inference mode, by mode ("no-grad", "grad"), of linear layers and
     convolutions behind the mode's name with " product"."""
+    near: NearLaw | None = None
+    """What calls of a small module save; there after `ridge calibrate --modules`."""
     compiled: tuple[CompiledLaw, ...] = ()
     """What torch.compile costs and saves, by dtype; there after `ridge calibrate --compile`."""
     scaling: tuple[ScalingLaw, ...] = ()
@@ -192,6 +197,10 @@ def _check(name: str, target: Target) -> None:
             raise BadInput(f"target {name}: compiled law of {compiled.dtype}: kept_call_s is {compiled.kept_call_s}")
     for scaling in target.scaling:
         _check_curve(f"target {name}: scaling of {scaling.subject}", scaling.m, scaling.speedup)
+    if target.near is not None:
+        _check_curve(f"target {name}: near", target.near.displaced_bytes, target.near.lost)
+        if any(not x >= 0 for x in target.near.saved_s.values()) or any(not 0 <= x <= 1 for x in target.near.lost):
+            raise BadInput(f"target {name}: near: needs savings that are not negative, and shares from 0 to 1")
     for what, residency in (("residency", target.residency), ("code_residency", target.code_residency)):
         if residency is not None:
             _check_curve(f"target {name}: {what}", residency.working_set_bytes, residency.miss)
@@ -225,6 +234,7 @@ def _costs(target: Target) -> Iterator[tuple[str, float]]:
     """Every number of every law but its grid, so that a new field cannot be forgotten here."""
     if target.module_call_s is not None:
         yield "module_call_s", target.module_call_s
+    yield "module_byte_s", target.module_byte_s
     yield from ((f"autograd_call_s of {mode}", seconds) for mode, seconds in target.autograd_call_s.items())
     laws: list[tuple[str, msgspec.Struct]] = [(f"linear law of {x.kernel}", x) for x in target.linear]
     laws += [(f"attention law of {x.kernel}", x) for x in target.attention]
@@ -257,6 +267,7 @@ def _sourced(target: Target) -> Iterator[Sourced]:
         yield from group
     yield from target.contraction
     yield from target.compiled
+    yield from () if target.near is None else (target.near,)
     yield from target.launch
     yield from (x for x in (target.residency, target.code_residency, target.correction) if x is not None)
 

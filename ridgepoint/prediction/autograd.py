@@ -2,8 +2,9 @@
 
 from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import Target
+from ridgepoint.prediction.results import result_bytes
 from ridgepoint.quantity import Array
-from ridgepoint.workload import DTYPE_BYTES, Attention, Conv, Linear, Matmul, Op, Plan, Pointwise
+from ridgepoint.workload import Conv, Linear, Op, Plan
 
 __all__ = ["autograd_call_s", "kept_bytes"]
 
@@ -27,19 +28,4 @@ def kept_bytes(plan: Plan) -> Array:
     """Bytes of results that `grad` keeps until the step's output is dropped: at most one result per call."""
     if plan.autograd != "grad":
         return 0.0
-    return sum((op.count * _result(op) * DTYPE_BYTES[op.dtype] for op in plan.ops), start=0.0)
-
-
-def _result(op: Op) -> Array:
-    """Elements of the operator's output."""
-    if isinstance(op, Linear):
-        return op.m * op.n
-    if isinstance(op, Conv):
-        return op.outputs
-    if isinstance(op, Matmul):
-        return op.batch * op.m * op.n
-    if isinstance(op, Attention):
-        return sum((g.tokens for g in op.groups), start=0.0) * op.heads * (op.value_dim or op.head_dim)
-    if not isinstance(op, Pointwise) or op.kind == "view":
-        return 0.0
-    return op.rows if op.kind in ("pool", "reduce") else op.rows * op.cols
+    return sum((op.count * result_bytes(op) for op in plan.ops), start=0.0)

@@ -11,8 +11,10 @@ from ridgepoint.prediction.autograd import autograd_call_s
 from ridgepoint.prediction.compiled import compilation_seconds, compiled_law
 from ridgepoint.prediction.launch import host_seconds
 from ridgepoint.prediction.memory import predict_memory
+from ridgepoint.prediction.near import near_seconds
 from ridgepoint.prediction.optime import OpTime, op_time
 from ridgepoint.prediction.residency import code_key, code_miss_shares, miss_share, working_set_bytes
+from ridgepoint.prediction.results import result_bytes
 from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.quantity import Array
 from ridgepoint.result import OpRow, Result, Value
@@ -110,23 +112,21 @@ def _times(plan: Plan, target: Target, ops: Sequence[Op], displaced: Array) -> t
     """The share of bytes that miss the cache, and the operators' times with it."""
     miss = miss_share(plan, target, displaced)
     code = code_miss_shares(ops, target, displaced)
-    call_s = _per_call(plan, target)
-    return miss, tuple(
-        op_time(op, target, miss, code[code_key(op)], plan.threads, call_s + autograd_call_s(plan, target, op))
-        for op in ops
-    )
+    near = near_seconds(plan, target, ops)
+
+    def per_call(op: Op) -> Array:
+        return _per_call(plan, target, op) + autograd_call_s(plan, target, op) - near.get(code_key(op), 0.0)
+
+    return miss, tuple(op_time(op, target, miss, code[code_key(op)], plan.threads, per_call(op)) for op in ops)
 
 
-def _per_call(plan: Plan, target: Target) -> float:
-    """What the network's own Python, or compiled code in its place, adds to each operator call."""
+def _per_call(plan: Plan, target: Target, op: Op) -> Array:
+    """What the network's own Python, or compiled code in its place, adds to a call; in a module also that its result's
+    memory is given back."""
     if plan.launch == "compile":
         return compiled_law(target, plan.dtype).kept_call_s
-    return _eager_per_call(plan, target)
-
-
-def _eager_per_call(plan: Plan, target: Target) -> float:
     if isinstance(plan.workload, Traced) and target.module_call_s is not None:
-        return target.module_call_s
+        return target.module_call_s + target.module_byte_s * result_bytes(op)
     return target.correction.per_call_s if target.correction else 0.0
 
 

@@ -11,7 +11,7 @@ from ridgepoint.prediction.compiled import fused_time
 from ridgepoint.prediction.contraction import contraction_time
 from ridgepoint.prediction.used import Used, far_share, scaling_of
 from ridgepoint.quantity import Array
-from ridgepoint.workload import Attention, Conv, Fused, Linear, Matmul, Op, Pointwise
+from ridgepoint.workload import LAST_KINDS, Attention, Conv, Fused, Linear, Matmul, Op, Pointwise
 
 __all__ = ["OpTime", "op_time"]
 
@@ -37,11 +37,11 @@ class OpTime:
         return sum((law.where * float(np.hypot(law.sigma, law.common)) for law in self.laws), start=0.0)
 
 
-def op_time(op: Op, target: Target, miss: Array, code_miss: Array, threads: int, per_call_s: float = 0.0) -> OpTime:
+def op_time(op: Op, target: Target, miss: Array, code_miss: Array, threads: int, per_call_s: Array = 0.0) -> OpTime:
     """Time by the law for the operator's kind.
 
     `miss`: share of the step's bytes that is not in the cache; `code_miss`: share of the operator's own code and
-    constants that has left it since the operator's last call; `per_call_s`: what the network adds to each call.
+    constants that has left it since the operator's last call; `per_call_s`: what the network adds to each call, or saves.
     """
     if isinstance(op, Linear):
         seconds, laws = _linear(op, target, miss, code_miss, threads)
@@ -55,7 +55,11 @@ def op_time(op: Op, target: Target, miss: Array, code_miss: Array, threads: int,
     else:
         assert isinstance(op, Pointwise), f"no law for {op}"
         seconds, laws = _pointwise(op, target, code_miss, threads)
-    return OpTime(op, op.count * (seconds + per_call_s), laws)
+    return OpTime(op, op.count * np.maximum(seconds + per_call_s, _LEAST_LEFT * seconds), laws)
+
+
+_LEAST_LEFT = 0.2
+"""Of an operator's own time, whatever is saved: savings are measured on the smallest of data."""
 
 
 def _linear(op: Linear, target: Target, miss: Array, code_miss: Array, threads: int) -> tuple[Array, tuple[Used, ...]]:
@@ -129,6 +133,8 @@ def _pointwise(op: Pointwise, target: Target, code_miss: Array, threads: int) ->
         have = sorted({x.dtype for x in target.pointwise if x.kind == op.kind})
         if not target.contraction and op.kind in _OF_MODULES:
             raise NotSupported(f"{target.name} knows decoders only, not {op.kind}; `ridge calibrate --modules` adds it")
+        if not have and op.kind in _OF_MODULES:
+            raise NotSupported(f"{target.name} knows no {op.kind} yet; `ridge calibrate --modules` adds it")
         raise NotSupported(f"{target.name} has no {op.kind} for {op.dtype}; it has {', '.join(have) or 'none'}")
     far = far_share(op.traffic_bytes, target) if law.far_element_s else 0.0
     seconds = law.seconds(op.rows, op.cols, code_miss, far) / scaling_of(target, "pointwise", op.rows, threads)
@@ -138,6 +144,6 @@ def _pointwise(op: Pointwise, target: Target, code_miss: Array, threads: int) ->
 _BY_BYTES = frozenset({"adamw", "cross_entropy", "route"})
 """Of training and of mixtures of experts, which are on paper only."""
 _OF_MODULES = frozenset(
-    {"softmax", "gelu_erf", "sigmoid", "reduce", "pool", "copy", "transpose", "view", "batch_norm", "group_norm"}
-)
+    ("softmax", "gelu_erf", "sigmoid", "reduce", "pool", "copy", "transpose", "view", "batch_norm", "group_norm")
+) | set(LAST_KINDS.values())
 _UNMEASURED_SIGMA = 0.3

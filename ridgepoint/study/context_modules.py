@@ -10,8 +10,10 @@ import numpy as np
 from ridgepoint.choice import resolve
 from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import Target
+from ridgepoint.hardware.nonnegative import fit_nonnegative
 from ridgepoint.prediction import StepTime, step_time
-from ridgepoint.study.context import Key, composed, factor_of, gap_of, in_place
+from ridgepoint.prediction.results import result_bytes
+from ridgepoint.study.context import Key, composed, factor_of, in_place
 from ridgepoint.workload import Traced, forward
 
 __all__ = ["with_module_context"]
@@ -20,8 +22,6 @@ Sample = Mapping[str, Any]
 _LEARNT = ("pool",)
 """Maxima over windows branch on their data; a small network shows the same data again and again, and the processor learns
 the branches by heart, as it cannot those of a large tensor."""
-_SMALL = 4
-"""Items up to which a step is short enough to show what each call costs beyond its operator."""
 
 
 def with_module_context(target: Target, samples: Sequence[Sample]) -> Target:
@@ -29,7 +29,7 @@ def with_module_context(target: Target, samples: Sequence[Sample]) -> Target:
 
     As `study.context` does for decoders; kernels that have a factor from there keep it.
     """
-    target = msgspec.structs.replace(target, module_call_s=0.0)
+    target = msgspec.structs.replace(target, module_call_s=0.0, module_byte_s=0.0)
     cells = [(s, time) for s in samples if s["probe"] == "module net" and (time := _predicted(target, s))]
     if not cells:
         return msgspec.structs.replace(target, module_call_s=None)
@@ -38,7 +38,7 @@ def with_module_context(target: Target, samples: Sequence[Sample]) -> Target:
         for key, ratio in in_place(sample["ops"], time.ops).items():
             logs[key].append(float(np.log(ratio)))
     factors = {key: factor_of(values) for key, values in logs.items()}
-    gaps = [gap_of(s, time) for s, time in cells if s["batch"] <= _SMALL]
+    call_s, byte_s = _gaps(cells)
     return msgspec.structs.replace(
         target,
         contraction=tuple(
@@ -50,8 +50,21 @@ def with_module_context(target: Target, samples: Sequence[Sample]) -> Target:
             else composed(law, factors.get((law.kind, law.kind, law.dtype)))
             for law in target.pointwise
         ),
-        module_call_s=max(0.0, float(np.median(gaps))),
-    )
+        module_call_s=call_s, module_byte_s=byte_s,
+    )  # fmt: skip
+
+
+def _gaps(cells: Sequence[tuple[Sample, StepTime]]) -> tuple[float, float]:
+    """Seconds per call and per byte of the results, from what of each step is in none of its operators."""
+    gaps = np.array([max(s["seconds"] - sum(s["ops"].values()), _LEAST_GAP * s["seconds"]) for s, _ in cells])
+    calls = [float(sum(t.op.count for t in time.ops)) for _, time in cells]
+    made = [float(sum(t.op.count * result_bytes(t.op) for t in time.ops)) for _, time in cells]
+    call_s, byte_s = fit_nonnegative(np.array([calls, made]).T, gaps)
+    return float(call_s), float(byte_s)
+
+
+_LEAST_GAP = 0.003
+"""Of a step: less cannot be told from the recorder's own cost."""
 
 
 def _kernel(law: Any) -> str:

@@ -60,7 +60,7 @@ _MEASURED = frozenset(
      "copy_bytes_per_s", "resolution_s", "call_s")
 )  # fmt: skip
 _SHARED = ("residency", "code_residency")
-_SEVERAL = ("peak", "cold_code")
+_SEVERAL = ("peak", "cold_code", "near_code")
 """Probes with several figures a sample: each takes its own better round."""
 _RATES = ("flops_per_s", "read_bytes_per_s", "copy_bytes_per_s")
 

@@ -8,9 +8,10 @@ import msgspec
 import numpy as np
 
 from ridgepoint.hardware import LinearLaw, ResidencyLaw
+from ridgepoint.hardware.law_near import NearLaw
 from ridgepoint.measurement.calibrate.displacement import REFERENCE
 
-__all__ = ["fit_code_residency", "with_displacement"]
+__all__ = ["fit_code_residency", "fit_near", "with_displacement"]
 
 Sample = Mapping[str, Any]
 _MOST = 4.0
@@ -24,17 +25,32 @@ def fit_code_residency(samples: Iterable[Sample], source: str) -> ResidencyLaw |
 
     0 at the shortest stream (laws are measured behind it), 1 at the longest.
     """
+    curve = _grown(samples, "code_residency")
+    return None if curve is None else ResidencyLaw(working_set_bytes=curve[0], miss=curve[1], source=source)
+
+
+def fit_near(samples: Sequence[Sample], source: str) -> NearLaw | None:
+    """What calls save in the second-level cache; None where the modules stage was not measured."""
+    saved = {
+        f"{s['subject']} {s['act']}": max(0.0, float(s["seconds_near"] - s["seconds"]))
+        for s in samples if s["probe"] == "near_code"
+    }  # fmt: skip
+    curve = _grown(samples, "near_residency")
+    return NearLaw(saved_s=saved, displaced_bytes=curve[0], lost=curve[1], source=source) if saved and curve else None
+
+
+def _grown(samples: Iterable[Sample], probe: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """(bytes, share): the seconds of all probed operators together, from 0 at the fewest bytes to 1 at the most."""
     seconds: dict[float, float] = defaultdict(float)
     for s in samples:
-        if s["probe"] == "code_residency":
+        if s["probe"] == probe:
             seconds[float(s["bytes"])] += s["seconds"]
     sizes = sorted(seconds)
     if len(sizes) < 3:
         return None
     times = np.array([seconds[size] for size in sizes])
     share = np.clip((times - times[0]) / max(times[-1] - times[0], 1e-12), 0.0, 1.0)
-    miss = tuple(float(x) for x in np.maximum.accumulate(share))
-    return ResidencyLaw(working_set_bytes=tuple(sizes), miss=miss, source=source)
+    return tuple(sizes), tuple(float(x) for x in np.maximum.accumulate(share))
 
 
 def with_displacement(laws: Sequence[LinearLaw], samples: Sequence[Sample]) -> tuple[LinearLaw, ...]:

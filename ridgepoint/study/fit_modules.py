@@ -13,6 +13,7 @@ from ridgepoint.hardware.nonnegative import fit_nonnegative
 from ridgepoint.prediction.contraction import far_of_matmul
 from ridgepoint.prediction.convolution import form_shares, passes_of, terms_of
 from ridgepoint.prediction.used import far_share
+from ridgepoint.study.fit_cache import fit_near
 from ridgepoint.workload import DTYPE_BYTES, POINTWISE, Conv, Matmul
 
 __all__ = ["with_modules"]
@@ -34,7 +35,13 @@ def with_modules(target: Target, samples: Sequence[Sample], source: str) -> Targ
     pointwise = tuple(_with_far(law, far.get((law.kind, law.dtype)), target) for law in target.pointwise)
     copies = {law.dtype: law.far_element_s / _COPIED for law in pointwise if law.kind == "copy"}
     laws = tuple(_law(target, key, points, copies.get(key[2], 0.0), source) for key, points in groups.items())
-    return msgspec.structs.replace(target, contraction=laws, pointwise=pointwise, autograd_call_s=_autograd(samples))
+    return msgspec.structs.replace(
+        target,
+        contraction=laws,
+        pointwise=pointwise,
+        autograd_call_s=_autograd(samples),
+        near=fit_near(samples, source),
+    )
 
 
 def _autograd(samples: Sequence[Sample]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from ridgepoint.workload.decoder import AttentionSpec, Block, Decoder, Latent, M
 from ridgepoint.workload.encoder import Encoder
 from ridgepoint.workload.format import DTYPE_BYTES, DTYPES, INT4_GROUPS, Format, arithmetic_dtype, format_named
 from ridgepoint.workload.fused import Fused
+from ridgepoint.workload.layout import LAST_KINDS, laid_out
 from ridgepoint.workload.op import POINTWISE, Attention, Linear, Op, Pointwise, Role
 from ridgepoint.workload.operator import LinearLayer
 from ridgepoint.workload.plan import Plan, Rewrite, Workload
@@ -16,6 +17,7 @@ __all__ = [
     "DTYPES",
     "DTYPE_BYTES",
     "INT4_GROUPS",
+    "LAST_KINDS",
     "POINTWISE",
     "Attention",
     "AttentionSpec",
@@ -47,6 +49,7 @@ __all__ = [
     "format_named",
     "forward",
     "heldout_text",
+    "laid_out",
     "load_model",
     "mixed",
     "prefill",

@@ -202,6 +202,8 @@ POINTWISE: dict[str, PointwiseKind] = {
     "group_norm": PointwiseKind(1, 1, 5),
     "reduce": PointwiseKind(1, 0, 1),  # [rows, cols] is the input; mean, sum, maximum
     "pool": PointwiseKind(1, 0, 1),  # rows outputs of a window of cols
+    "pool_last": PointwiseKind(1, 0, 1),  # channels last: other code, without branches
+    "group_norm_last": PointwiseKind(1, 1, 5),
     "copy": PointwiseKind(1, 1, 0),
     "transpose": PointwiseKind(1, 1, 0),  # a copy into another order
     "view": PointwiseKind(0, 0, 0),  # nothing but the framework's own work

@@ -1,6 +1,6 @@
 """What an operator costs more when its code has left the last-level cache since its last call."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from ridgepoint.measurement.calibrate.linear import DTYPES, probe_kernel
 from ridgepoint.measurement.calibrate.pointwise import Made, behind, kinds_of
 from ridgepoint.measurement.calibrate.pool import STREAM_BYTES, weight_stream
 
-__all__ = ["cold_code_samples"]
+__all__ = ["code_subjects", "cold_code_samples"]
 
 _SHAPE = (128, 128)
 """So small that its weights do not count; k splits into groups of 128."""
@@ -29,7 +29,7 @@ def cold_code_samples(cache_bytes: float, visits: int) -> Iterator[dict[str, Any
     stream = weight_stream(cache_bytes)
     far = int(2 * cache_bytes / STREAM_BYTES)
     with torch.inference_mode():
-        for subject, act, rows, made in _subjects(torch):
+        for subject, act, rows, made in code_subjects(torch):
             near_s, far_s = (_behind(made, stream, count, visits) for count in (1, far))
             yield {
                 "probe": "cold_code", "subject": subject, "act": act, "rows": rows, "cols": _COLS,
@@ -42,10 +42,11 @@ def _behind(made: Made, stream: Callable[[], object], count: int, visits: int) -
     return float(np.percentile(behind(made, lambda: [stream() for _ in range(count)], visits), 20)) * 1e-9
 
 
-def _subjects(torch: Any) -> Iterator[Subject]:
+def code_subjects(torch: Any, acts: Collection[str] = tuple(DTYPES)) -> Iterator[Subject]:
+    """(subject, activations, rows, step) of every operator of a decoder and every packed kernel, on next to no data."""
     from ridgepoint.kernels.attention import Attention
 
-    for act, name in DTYPES.items():
+    for act, name in ((act, DTYPES[act]) for act in acts):
         dtype = getattr(torch, name)
         for kind, build in kinds_of(act).items():
             for rows in _ROWS:
@@ -53,7 +54,7 @@ def _subjects(torch: Any) -> Iterator[Subject]:
         pool = attention_pool(Attention(ATTENTION_KERNELS["flash"]), "decode", ATTENTION_DECODE[0], dtype)
         yield "attention", act, 1, (pool.members[0][1], ())
     for probe in PROBES:
-        if probe.rung == "naive":
+        if probe.rung == "naive" or probe.act not in acts:
             continue
         try:
             kernel = probe_kernel(probe)

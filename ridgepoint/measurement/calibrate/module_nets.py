@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from ridgepoint.measurement.calibrate.linear import DTYPES
 from ridgepoint.measurement.calibrate.pool import summarise
-from ridgepoint.measurement.clock import ThreadCpu
+from ridgepoint.measurement.clock import ThreadCpu, timed
+from ridgepoint.measurement.module_rows import row_shares
+from ridgepoint.measurement.rows import BETWEEN
 from ridgepoint.measurement.trace.load import Built
-from ridgepoint.measurement.trace.timing import call_overhead_s, call_totals
+from ridgepoint.measurement.trace.timing import Recorded, call_overhead_s, gap_overhead_s, recorded
 from ridgepoint.measurement.trace.trace import trace_built
 
 __all__ = ["module_net_samples"]
@@ -58,7 +60,7 @@ class _Tokens(nn.Module):
         self.up, self.down = nn.Linear(wide, 720), nn.Linear(720, wide)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = self.patch(x).flatten(2).transpose(1, 2).contiguous()  # else every norm would copy first
         for norm, by_hand in zip(self.norms[:2], (True, False), strict=True):
             x = x + self._attend(norm(x), by_hand)
         x = x + self.unmix(F.gelu(self.mix(self.norms[2](x).transpose(1, 2)))).transpose(1, 2)
@@ -107,20 +109,20 @@ def _built(made: type[nn.Module], example: Tensor, order: torch.memory_format) -
 def _time(
     module: nn.Module, x: Tensor, rows: tuple[tuple[str, str], ...], seconds: float
 ) -> tuple[list[int], dict[str, float]]:
-    """The whole call and, in turn with it, its operators: nanoseconds of all, 20th percentiles of the rows."""
+    """The whole call and, in turns with it, its operators: nanoseconds of all, seconds of the rows as shares of it."""
     clock = ThreadCpu()
-    own_s = call_overhead_s(clock)
 
     @torch.inference_mode()
     def call() -> object:
         return module(x)
 
     call()
-    whole, parts = list[int](), list[dict[str, float]]()
+    own = call_overhead_s(clock), gap_overhead_s(clock)
+    turns = list[tuple[float, Recorded]]()
     begin = time.thread_time_ns()
-    while len(whole) < _LEAST or (time.thread_time_ns() - begin < seconds * 1e9 and len(whole) < _MOST):
-        before = time.thread_time_ns()
-        call()
-        whole.append(time.thread_time_ns() - before)
-        parts.append(call_totals(call, rows, clock, own_s))
-    return whole, {row: float(np.percentile([p[row] for p in parts], 20)) for row in parts[0]}
+    while len(turns) < _LEAST or (time.thread_time_ns() - begin < seconds * 1e9 and len(turns) < _MOST):
+        turns.append((timed(call, clock), recorded(call, rows, clock)))
+    whole = [round(1e9 * plain_s) for plain_s, _ in turns]
+    step_s = float(np.percentile(whole, 20)) * 1e-9
+    shares = row_shares(turns, *own)
+    return whole, {row: step_s * share for row, share in shares.items() if row != BETWEEN}

@@ -15,6 +15,7 @@ from ridgepoint.measurement.calibrate.displacement import code_residency_samples
 from ridgepoint.measurement.calibrate.grid import ORT_PROBES, PROBES, LinearProbe
 from ridgepoint.measurement.calibrate.linear import LinearBench, residency_samples
 from ridgepoint.measurement.calibrate.modules import conv_samples, far_samples, matmul_samples, module_kind_samples
+from ridgepoint.measurement.calibrate.near_code import near_code_samples, near_residency_samples
 from ridgepoint.measurement.calibrate.pointwise import pointwise_samples
 from ridgepoint.measurement.calibrate.scaling import scaling_samples
 
@@ -58,6 +59,7 @@ class Settings:
     cold_visits: int = 5
     residency_visits: int = 9
     displacement_visits: int = 5
+    near_visits: int = 15
 
     @property
     def cache_bytes(self) -> float:
@@ -159,11 +161,13 @@ def _modules(s: Settings, number: int) -> Iterator[tuple[str, Iterator[dict[str,
     from ridgepoint.measurement.calibrate.module_nets import module_net_samples  # it is torch from its first line
 
     yield "autograd", autograd_samples(s.net_s)
+    yield "second-level cache", near_residency_samples(s.cache_bytes, s.near_visits)
     for act in ("fp32", "bf16"):
         for layout in ("", "last"):
             yield f"convolution {act} {layout or 'first'}", conv_samples(act, layout, s.conv_s, s.cache_bytes)
         yield f"matmul {act}", matmul_samples(act, s.conv_s, s.cache_bytes)
         yield f"kinds {act}", module_kind_samples(act, s.module_s, s.cache_bytes)
+        yield f"near code {act}", near_code_samples(act, s.cache_bytes, s.near_visits)
         yield f"networks {act}", module_net_samples(act, s.net_s)
         if number % 2 == 0:
             yield f"large tensors {act}", far_samples(act, s.module_s, s.cache_bytes)

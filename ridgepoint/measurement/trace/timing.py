@@ -16,7 +16,7 @@ from ridgepoint.measurement.optime import overhead_s
 from ridgepoint.measurement.rows import OUTSIDE
 from ridgepoint.measurement.trace.recorder import Recorder
 
-__all__ = ["Recorded", "call_overhead_s", "call_totals", "gap_overhead_s", "recorded"]
+__all__ = ["Recorded", "call_overhead_s", "gap_overhead_s", "recorded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,8 @@ class Recorded:
         return sum(self.rows_calls.values())
 
 
-def recorded(
-    call: Callable[[], object], traced: Sequence[tuple[str, str]], clock: Clock, own_s: float = 0.0
-) -> Recorded:
-    """`traced`: (operator, row) of each call as it was traced. `own_s` is taken off each call, never below 0.
+def recorded(call: Callable[[], object], traced: Sequence[tuple[str, str]], clock: Clock) -> Recorded:
+    """`traced`: (operator, row) of each call as it was traced.
 
     Where other operators are called than in the trace, the two sequences are aligned by name; calls without a partner
     are in the row `OUTSIDE`.
@@ -52,15 +50,8 @@ def recorded(
         rows = _aligned(recorder.names, traced)
     seconds, calls = dict.fromkeys((row for _, row in traced), 0.0), Counter(rows)
     for row, (start, stop) in zip(rows, recorder.marks, strict=True):
-        seconds[row] = seconds.get(row, 0.0) + max(0.0, clock.between_s(start, stop) - own_s)
+        seconds[row] = seconds.get(row, 0.0) + clock.between_s(start, stop)
     return Recorded(clock.between_s(begin, end), seconds, calls)
-
-
-def call_totals(
-    call: Callable[[], object], traced: Sequence[tuple[str, str]], clock: Clock, own_s: float
-) -> dict[str, float]:
-    """Row -> seconds of one recorded call, less `own_s` per operator."""
-    return recorded(call, traced, clock, own_s).rows_s
 
 
 def _aligned(names: Sequence[str], traced: Sequence[tuple[str, str]]) -> list[str]:

@@ -1,0 +1,149 @@
+"""Small modules: what calls save in the second-level cache, what giving memory back costs, and other code for other layouts."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ridgepoint.choice import resolve
+from ridgepoint.errors import BadInput, NotSupported
+from ridgepoint.hardware import decode_target, encode_target
+from ridgepoint.hardware.law_near import NearLaw
+from ridgepoint.measurement.trace.load import Built
+from ridgepoint.measurement.trace.trace import trace_built
+from ridgepoint.prediction import step_time
+from ridgepoint.prediction.near import near_seconds
+from ridgepoint.study.context_modules import _gaps
+from ridgepoint.study.fit_cache import fit_near
+from ridgepoint.workload import Conv, Pointwise, Traced, decode, forward, laid_out, load_model
+
+TARGET = decode_target("t", (Path(__file__).parent / "data" / "test-target.calibrated.toml").read_bytes())
+SOURCE = next(iter(TARGET.sources))
+LAW = NearLaw(
+    saved_s={"fp32 fp32": 3e-6, "relu fp32": 1e-6, "add fp32": 2e-6}, displaced_bytes=(1e5, 1e6, 4e6),
+    lost=(0.0, 0.5, 1.0), source=SOURCE,
+)  # fmt: skip
+NEAR = msgspec.structs.replace(TARGET, near=LAW)
+
+
+class Stack(nn.Module):
+    """Six linear layers, the input of each added to its output."""
+
+    def __init__(self, wide: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(wide, wide) for _ in range(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = x + layer(x)
+        return x
+
+
+def stack(wide: int) -> Traced:
+    return trace_built("t:stack", Built(Stack(wide).eval(), (torch.randn(2, wide),), {}, 2), ("fp32",))
+
+
+def test_savings_are_whole_where_little_passes_and_gone_where_much_does() -> None:
+    passed = np.array([1.0, 1e5, 1e6, 4e6, 1e9])
+    assert LAW.seconds("fp32", "fp32", passed) == pytest.approx([3e-6, 3e-6, 1.5e-6, 0.0, 0.0])
+    assert LAW.seconds("gelu_erf", "fp32", 1.0) == pytest.approx(2e-6), "an operator that was not measured: the median"
+    assert LAW.seconds("relu", "bf16", 1.0) == 0.0, "a dtype that was not: nothing"
+    assert np.all(np.diff(LAW.seconds("add", "fp32", np.geomspace(1, 1e9, 50))) <= 0)
+
+
+def test_a_small_module_saves_and_a_large_one_does_not() -> None:
+    def saved(wide: int) -> float:
+        plan = resolve("fp32", "fp32").plan(stack(wide), forward(1, 1))
+        return float(step_time(plan, TARGET).seconds) - float(step_time(plan, NEAR).seconds)
+
+    assert saved(64) == pytest.approx(6 * 3e-6 + 6 * 2e-6, rel=1e-6)  # 16 KB of weights a layer
+    assert 0 < saved(320) < saved(64)
+    assert saved(1024) == 0.0
+
+
+def test_no_call_saves_more_than_four_fifths_of_itself() -> None:
+    greedy = msgspec.structs.replace(
+        NEAR, near=msgspec.structs.replace(LAW, saved_s={"fp32 fp32": 1.0, "add fp32": 1.0})
+    )
+    plan = resolve("fp32", "fp32").plan(stack(64), forward(1, 1))
+    assert 0 < float(step_time(plan, greedy).seconds) < float(step_time(plan, TARGET).seconds)
+
+
+def test_networks_of_decoders_and_compiled_modules_are_not_asked() -> None:
+    plan = resolve("fp32", "fp32").plan(load_model("smollm2-135m"), decode(1, 64))
+    assert near_seconds(plan, NEAR, plan.ops) == {}
+    assert float(step_time(plan, NEAR).seconds) == float(step_time(plan, TARGET).seconds)
+    compiled = resolve("fp32+compile", "fp32").plan(stack(64), forward(1, 1))
+    assert near_seconds(compiled, NEAR, compiled.ops) == {}
+
+
+def test_made_up_samples_are_found_again() -> None:
+    samples = [
+        {"probe": "near_code", "subject": "relu", "act": "fp32", "seconds": 2e-6, "seconds_near": 5e-6},
+        {"probe": "near_code", "subject": "add", "act": "fp32", "seconds": 2e-6, "seconds_near": 1.9e-6},
+    ]
+    sizes = (32768.0, 262144.0, 4194304.0)
+    for kind in ("rms_norm", "layer_norm"):
+        for size, seconds in zip(sizes, (4e-6, 5e-6, 8e-6), strict=True):
+            samples.append({"probe": "near_residency", "subject": kind, "bytes": size, "seconds": seconds})
+    law = fit_near(samples, SOURCE)
+    assert law is not None
+    assert law.saved_s == {"relu fp32": pytest.approx(3e-6), "add fp32": 0.0}
+    assert (law.displaced_bytes, law.lost) == (sizes, pytest.approx((0.0, 0.25, 1.0)))
+    assert fit_near([], SOURCE) is None
+
+
+def test_targets_keep_the_law_and_refuse_a_broken_one() -> None:
+    assert decode_target("t", encode_target(NEAR)) == NEAR
+    for broken in ({"lost": (0.0, 0.5, 2.0)}, {"saved_s": {"relu fp32": -1.0}}, {"displaced_bytes": (1.0, 1.0, 2.0)}):
+        text = encode_target(msgspec.structs.replace(NEAR, near=msgspec.structs.replace(LAW, **broken)))
+        with pytest.raises(BadInput, match="near"):
+            decode_target("t", text)
+
+
+def test_what_passes_between_calls_is_parted_into_calls_and_bytes() -> None:
+    cells = []
+    for wide, batch in ((64, 1), (64, 40), (320, 8), (320, 200)):
+        time = step_time(resolve("fp32", "fp32").plan(stack(wide), forward(batch, 1)), TARGET)
+        ops = {t.op.name: float(t.seconds) for t in time.ops}
+        made = sum(t.op.count for t in time.ops) * 4 * batch * wide
+        gap = 3e-6 * sum(t.op.count for t in time.ops) + 2e-11 * made
+        cells.append(({"ops": ops, "seconds": sum(ops.values()) + gap}, time))
+    assert _gaps(cells) == (pytest.approx(3e-6, rel=0.02), pytest.approx(2e-11, rel=0.02))
+
+
+def test_pooling_and_group_norm_are_other_operators_with_channels_last() -> None:
+    pool = Pointwise("p", "other", "pool", 100, 9, "fp32")
+    assert laid_out(pool, last=True).kind == "pool_last"
+    assert laid_out(laid_out(pool, last=True), last=False) == pool
+    add = Pointwise("a", "other", "add", 100, 9, "fp32")
+    assert laid_out(add, last=True) == add
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_trace_and_the_choice_agree_on_the_layout(last: bool) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.MaxPool2d(2))
+    order = torch.channels_last if last else torch.contiguous_format
+    x = torch.randn(2, 3, 16, 16).to(memory_format=order)
+    traced = trace_built("t:t", Built(module.eval().to(memory_format=order), (x,), {}, 2), ("fp32",))
+    kinds = [op.kind for op in traced.forward_ops(forward(2, 1), "fp32")]
+    assert kinds == (["conv", "group_norm_last", "pool_last"] if last else ["conv", "group_norm", "pool"])
+    turned = resolve("fp32+channels-first" if last else "fp32+channels-last", "fp32").plan(traced, forward(2, 1))
+    assert [op.kind for op in turned.ops] == (
+        ["conv", "group_norm", "pool"] if last else ["conv", "group_norm_last", "pool_last"]
+    )
+    assert all(op.layout == ("" if last else "last") for op in turned.ops if isinstance(op, Conv))
+
+
+def test_a_calibration_from_before_says_what_adds_it() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2))
+    traced = trace_built("t:t", Built(module.eval(), (torch.randn(2, 3, 16, 16),), {}, 2), ("fp32",))
+    plan = resolve("fp32+channels-last", "fp32").plan(traced, forward(2, 1))
+    only_pool = [op for op in plan.ops if op.kind == "pool_last"]
+    from ridgepoint.prediction.optime import op_time
+
+    with pytest.raises(NotSupported, match="ridge calibrate --modules"):
+        op_time(only_pool[0], TARGET, 1.0, 0.0, 1)
