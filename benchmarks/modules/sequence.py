@@ -94,7 +94,7 @@ def decoder() -> tuple[nn.Module, Tensor]:
 
 
 def long() -> tuple[nn.Module, Tensor]:
-    """7M parameters, 760 tokens."""
+    """8M parameters, 760 tokens."""
     return Text(3000, 800, 360, [Layer(360, 6, 1080, True) for _ in range(4)], 3000), torch.randint(0, 3000, (2, 760))
 
 
