@@ -4,6 +4,7 @@ import json
 import math
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from ridgepoint.errors import BadInput, RidgeError
 from ridgepoint.measurement.accuracy import window_losses
 from ridgepoint.measurement.request import AccuracyRequest, SideRequest, TextRequest
 from ridgepoint.measurement.text import PROTOCOLS, check_text, windows_of
-from ridgepoint.study.accuracy import _student95, paired_difference
+from ridgepoint.study.accuracy import Text, _student95, check_accuracy, paired_difference
+from ridgepoint.workload import load_model, weights_directory
 from ridgepoint.workload.families import from_config
 
 CONFIG = {
@@ -169,6 +171,27 @@ def test_another_vocabulary_needs_a_tokenizer(folder: Path) -> None:
     )
     with pytest.raises(BadInput, match=r"tokenizer\.json"):
         windows_of(other)
+
+
+@pytest.mark.parametrize(("model", "text", "said"), [
+    ("pocket", {"protocol": "gptq"}, "takes 512 positions"), ("pocket", {"path": "short.txt"}, "6 tokens"),
+    ("pocket", {"path": "binary.txt"}, "not UTF-8"), ("pocket", {"path": "few.txt"}, "3 windows of text are too few"),
+    ("smollm2-135m", {"path": "few.txt"}, "random weights"),
+])  # fmt: skip
+def test_an_accuracy_that_was_asked_for_is_refused_before_anything_runs(
+    tmp_path: Path, model: str, text: dict[str, str], said: str
+) -> None:
+    (tmp_path / "short.txt").write_text("short\n")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe" * 4000)
+    (tmp_path / "few.txt").write_text("ab" * 400)
+    path = str(tmp_path / text["path"]) if "path" in text else ""
+    workload = load_model(model)
+    question = SimpleNamespace(
+        model=model, workload=workload, directory=str(weights_directory(model) or ""), device="cpu"
+    )
+    with pytest.raises(RidgeError, match=said):
+        check_accuracy(question, Text(**{**text, "path": path}))
+    check_accuracy(question, Text())
 
 
 def test_a_text_is_checked_before_anything_runs(tmp_path: Path) -> None:

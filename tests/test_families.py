@@ -147,3 +147,13 @@ def test_rope_parameters_of_newer_configs_are_read():
     assert from_config("m", new).rope_theta == 5e5 and not from_config("m", new).not_modelled
     scaled = {**CONFIGS["mistral"], "rope_parameters": {"rope_type": "yarn", "rope_theta": 5e5, "factor": 4.0}}
     assert from_config("m", scaled).not_modelled
+
+
+def test_gemma_with_images_is_its_text_model() -> None:
+    text = {"hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34,
+            "sliding_window": 1024}  # fmt: skip
+    model = from_config("g", {"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 1152}})
+    assert model.parameters == 3_880_263_168  # Gemma 3 technical report (arXiv 2503.19786), table 1: 675M + 3,209M
+    assert any("vision_config" in said for said in model.not_modelled)
+    with pytest.raises(BadInput, match="text_config"):
+        from_config("g", {"model_type": "gemma3"})

@@ -144,7 +144,9 @@ def test_what_is_not_known_is_listed() -> None:
             return torch.special.bessel_j0(x)
 
     workload = traced(Odd(), torch.randn(2, 5))
-    assert workload.not_modelled == ("aten.special_bessel_j0: 1 calls, counted as a pass over their tensors",)
+    assert workload.not_modelled == (
+        "aten.special_bessel_j0: 1 call, guessed as a pass over its tensors, so the interval is wide",
+    )
 
 
 @pytest.mark.parametrize("name", ["cnn:residual", "sequence:decoder", "sequence:torch_encoder"])

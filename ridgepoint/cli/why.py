@@ -52,7 +52,7 @@ def why(
     from ridgepoint.measurement.memory import room_bytes
     from ridgepoint.measurement.text import check_text
     from ridgepoint.store import Store, default_path
-    from ridgepoint.study.accuracy import Text
+    from ridgepoint.study.accuracy import Text, check_accuracy
     from ridgepoint.study.provenance import provenance
     from ridgepoint.study.question import ask
     from ridgepoint.study.why import Effort, stored_bet
@@ -69,6 +69,7 @@ def why(
         raise BadInput(f"--assert speaks of batch {assertion[0]}; --batch has {', '.join(map(str, question.grid))}")
     if report is not None:
         _check_writable(report)
+    check_accuracy(question, asked)
     also = (assertion[0],) if assertion is not None and assertion[0] is not None else ()
     effort = Effort(seconds=seconds, every_point=points == "all", also=also, text=asked)
     with Store(default_path()) as store, _Watch(quiet=as_json) as watcher:

@@ -40,7 +40,7 @@ def check_text(path: Path | None, protocol: str) -> None:
     if protocol not in PROTOCOLS:
         raise UnknownName("protocol", protocol, PROTOCOLS)
     if path is not None and not path.is_file():
-        raise BadInput(f"--text {path}: no such file; give a text file in UTF-8")
+        raise BadInput(f"--text {path}: {'no file' if path.exists() else 'no such file'}; give a text file in UTF-8")
 
 
 def windows_of(request: AccuracyRequest) -> list[list[int]]:
@@ -74,6 +74,7 @@ def _tokens(path: Path, model: Path, vocabulary: int) -> Any:
     if not rules.is_file():
         if vocabulary != 256:
             raise BadInput(f"{model}: no tokenizer.json there, so its loss on a text cannot be measured")
+        _text_of(path, data)
         return data
     try:
         from tokenizers import Tokenizer
@@ -82,8 +83,15 @@ def _tokens(path: Path, model: Path, vocabulary: int) -> Any:
             "reading tokenizer.json needs the package tokenizers; pip install 'ridgepoint[hub]'"
         ) from None
     try:
-        return Tokenizer.from_file(str(rules)).encode(data.decode()).ids
-    except UnicodeDecodeError:
-        raise BadInput(f"{path}: not UTF-8 text") from None
+        return Tokenizer.from_file(str(rules)).encode(_text_of(path, data)).ids
+    except BadInput:
+        raise
     except Exception as error:  # the library raises a bare Exception for a malformed file
         raise BadInput(f"{rules}: {str(error)[:200]}") from None
+
+
+def _text_of(path: Path, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise BadInput(f"{path}: not UTF-8 text") from None

@@ -6,7 +6,7 @@ from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import Target
 from ridgepoint.hardware.law_contraction import ContractionLaw, matmul_terms
 from ridgepoint.prediction.convolution import form_shares, passes_of, terms_of
-from ridgepoint.prediction.used import Used, far_share, scaling_of
+from ridgepoint.prediction.used import GUESSED_SIGMA, Used, far_share, scaling_of
 from ridgepoint.quantity import Array
 from ridgepoint.workload import DTYPE_BYTES, Conv, Matmul
 
@@ -16,12 +16,16 @@ __all__ = ["contraction_time", "far_of_matmul"]
 def contraction_time(op: Conv | Matmul, target: Target, threads: int) -> tuple[Array, tuple[Used, ...]]:
     """Seconds of one call, and the laws in use. NotSupported where the target has none for it."""
     if isinstance(op, Matmul):
-        law = _law(op, target, "shared" if op.shared else "", "")
+        shared = op.shared and not op.guessed
+        law = _law(op, target, "shared" if shared else "", "")
         elements, far = far_of_matmul(op, target)
         seconds = law.seconds(matmul_terms(op.batch, op.elements, op.batch * op.m * op.n * op.k), elements, far)
-        kernel = "torch.matmul, one matrix for all" if op.shared else "torch.matmul"
+        kernel = (
+            "guessed as products" if op.guessed else "torch.matmul, one matrix for all" if shared else "torch.matmul"
+        )
+        sigma = GUESSED_SIGMA if op.guessed else law.sigma
         return seconds / scaling_of(target, "matmul", op.batch, threads), (
-            Used(kernel, law.sigma, 1.0, law.sigma_composed),
+            Used(kernel, sigma, 1.0, law.sigma_composed),
         )
     far = far_share(op.activation_bytes, target)
     total: Array = 0.0

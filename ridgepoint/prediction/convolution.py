@@ -9,7 +9,8 @@ from ridgepoint.workload import Conv
 __all__ = ["FORMS", "form_shares", "passes_of", "terms_of"]
 
 FORMS = (
-    "window", "1x1", "native", "native 1x1", "native transposed", "depthwise", "depthwise odd", "grouped", "transposed",
+    "window", "1x1", "native", "native 1x1", "native transposed", "depthwise", "depthwise odd", "grouped", "grouped odd",
+    "transposed",
 )  # fmt: skip
 """oneDNN's kernels by what decides their rate (odd: channels that do not fill its blocks), and torch's own ("native": im2col
 and a product), which it takes for small fp32 inputs and, with one thread, for 1x1 windows of few items."""
@@ -37,6 +38,10 @@ def form_shares(op: Conv, threads: int) -> dict[str, Array]:
     return {form: share for form, share in ((blocked, mkldnn), (native, 1.0 - mkldnn)) if np.any(share)}
 
 
+_GROUP_BLOCK = 8
+"""Channels of a group, in and out, that oneDNN's blocked kernels take; others go by slower ones."""
+
+
 def passes_of(op: Conv, form: str) -> float:
     """How often the elements go past: oneDNN's kernels copy channels-first tensors into blocks and back."""
     return 1.0 if op.layout or form.startswith("native") else 3.0
@@ -45,6 +50,8 @@ def passes_of(op: Conv, form: str) -> float:
 def _blocked_form(op: Conv) -> str:
     if op.form == "depthwise" and op.channels_in % _BLOCK:
         return "depthwise odd"
+    if op.form == "grouped" and (op.channels_in // op.groups % _GROUP_BLOCK or op.n // op.groups % _GROUP_BLOCK):
+        return "grouped odd"
     return op.form if op.form in ("depthwise", "grouped", "transposed", "1x1") else "window"
 
 

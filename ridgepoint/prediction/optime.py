@@ -9,7 +9,7 @@ from ridgepoint.hardware import LinearLaw, Target
 from ridgepoint.hardware.law import decode_terms, prefill_terms
 from ridgepoint.prediction.compiled import fused_time
 from ridgepoint.prediction.contraction import contraction_time
-from ridgepoint.prediction.used import Used, far_share, scaling_of
+from ridgepoint.prediction.used import GUESSED_SIGMA, Used, far_share, scaling_of
 from ridgepoint.quantity import Array
 from ridgepoint.workload import LAST_KINDS, Attention, Conv, Fused, Linear, Matmul, Op, Pointwise
 
@@ -71,8 +71,9 @@ def _linear(op: Linear, target: Target, miss: Array, code_miss: Array, threads: 
     if not laws:
         have = sorted({law.format for law in target.linear if law.act == op.dtype})
         what = f"{op.weight}{':' + op.kernel if op.kernel else ''} with {op.dtype} activations"
+        more = "; `ridge calibrate --ort` adds it" if op.kernel == "ort" and target.kind == "cpu" else ""
         raise NotSupported(
-            f"{target.name} has no kernel for {what}; with {op.dtype} it has {', '.join(have) or 'none'}"
+            f"{target.name} has no kernel for {what}; with {op.dtype} it has {', '.join(have) or 'none'}{more}"
         )
     rows = op.m / op.active  # of a mixture: a call per expert that is chosen, with its share of the rows
     times = [
@@ -126,18 +127,22 @@ def _attention(op: Attention, target: Target, code_miss: Array, threads: int) ->
 
 def _pointwise(op: Pointwise, target: Target, code_miss: Array, threads: int) -> tuple[Array, tuple[Used, ...]]:
     """By its law; a kind that no calibration measures by its bytes, with a wide error."""
-    law = next((x for x in target.pointwise if x.kind == op.kind and x.dtype == op.dtype), None)
+    wanted = "add" if op.kind == "pass" else op.kind
+    law = next((x for x in target.pointwise if x.kind == wanted and x.dtype == op.dtype), None)
     if law is None and op.kind in _BY_BYTES:
         return op.bytes / target.memory_bytes_per_s(), (Used("bytes / bandwidth", _UNMEASURED_SIGMA),)
     if law is None:
-        have = sorted({x.dtype for x in target.pointwise if x.kind == op.kind})
+        have = sorted({x.dtype for x in target.pointwise if x.kind == wanted})
         if not target.contraction and op.kind in _OF_MODULES:
             raise NotSupported(f"{target.name} knows decoders only, not {op.kind}; `ridge calibrate --modules` adds it")
         if not have and op.kind in _OF_MODULES:
             raise NotSupported(f"{target.name} knows no {op.kind} yet; `ridge calibrate --modules` adds it")
-        raise NotSupported(f"{target.name} has no {op.kind} for {op.dtype}; it has {', '.join(have) or 'none'}")
+        instead = f"{', '.join(have)}; name one, as in --with {have[0]}" if have else "none"
+        raise NotSupported(f"{target.name} has no {op.kind} for {op.dtype}; it has {instead}")
     far = far_share(op.traffic_bytes, target) if law.far_element_s else 0.0
     seconds = law.seconds(op.rows, op.cols, code_miss, far) / scaling_of(target, "pointwise", op.rows, threads)
+    if op.kind == "pass":
+        return seconds, (Used("a pass over its tensors", law.sigma, 1.0, GUESSED_SIGMA),)
     return seconds, (Used(op.kind, law.sigma, 1.0, law.sigma_composed),)
 
 

@@ -12,12 +12,12 @@ from ridgepoint.choice import Side, resolve
 from ridgepoint.errors import BadInput, DoesNotFit, NotSupported
 from ridgepoint.measurement.request import AccuracyRequest, SideRequest, TextRequest
 from ridgepoint.measurement.session import ChildDied, Session
-from ridgepoint.measurement.text import PROTOCOLS
+from ridgepoint.measurement.text import PROTOCOLS, windows_of
 from ridgepoint.store import Provenance, Store, new_record
 from ridgepoint.study.question import Question
 from ridgepoint.workload import Decoder, heldout_text
 
-__all__ = ["REFERENCE", "TOLERANCE", "Difference", "Text", "accuracy_of", "paired_difference"]
+__all__ = ["REFERENCE", "TOLERANCE", "Difference", "Text", "accuracy_of", "check_accuracy", "paired_difference"]
 
 TOLERANCE = 0.01
 """Nats per token, 1 % of perplexity: a loss that nobody acts on. Fixed before anything is measured."""
@@ -102,6 +102,20 @@ def accuracy_of(
     return {**_summary(record.body["windows"], list(sides), text), "text": path.name, "record": record.id}
 
 
+def check_accuracy(question: Question, text: Text) -> None:
+    """Refuse, before anything runs, a text or a protocol that somebody asked for and that cannot give an answer."""
+    if not text.path and text.protocol == Text.protocol:
+        return
+    if reason := _absent(question, text):
+        raise BadInput(f"accuracy was asked for and cannot be measured: {reason}")
+    windows = windows_of(_request(question, text, ()))
+    if len(windows) < _FEWEST:
+        raise BadInput(
+            f"{_path(question, text)} and --windows {text.windows}: {len(windows)} windows of text are too few for an "
+            f"interval; at least {_FEWEST}"
+        )
+
+
 def _absent(question: Question, text: Text) -> str:
     """Why accuracy cannot be measured; "" where it can."""
     if not isinstance(question.workload, Decoder):
@@ -126,13 +140,17 @@ def _measured(
 ) -> list[list[dict[str, float]]]:
     """[windows][reference, a, b, …]: loss, kl and top1 of each."""
     reference = resolve(REFERENCE, question.workload.dtype, question.device)
+    request = _request(question, text, (reference, *sides.values()))
+    return [m["sides"] for m in session.ask(request) if m["kind"] == "window"]
+
+
+def _request(question: Question, text: Text, sides: Sequence[Side]) -> AccuracyRequest:
     assert isinstance(question.workload, Decoder)
-    request = AccuracyRequest(
+    return AccuracyRequest(
         decoder=question.workload, directory=question.directory,
-        sides=tuple(SideRequest(spec=s.spec, device=question.device) for s in (reference, *sides.values())),
+        sides=tuple(SideRequest(spec=s.spec, device=question.device) for s in sides),
         text=TextRequest(path=str(_path(question, text)), protocol=text.protocol, windows=text.windows, seed=text.seed),
     )  # fmt: skip
-    return [m["sides"] for m in session.ask(request) if m["kind"] == "window"]
 
 
 def _summary(windows: list[list[dict[str, float]]], names: list[str], text: Text) -> dict[str, Any]:

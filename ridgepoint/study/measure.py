@@ -18,7 +18,7 @@ from ridgepoint.study.cards import kernels_of
 from ridgepoint.study.modules import not_modelled, subject_named
 from ridgepoint.study.provenance import provenance
 from ridgepoint.study.question import check_step, target_for, traced_in
-from ridgepoint.workload import Plan, Step, Traced, decode, forward, mixed, prefill, train, weights_directory
+from ridgepoint.workload import Encoder, Plan, Step, Traced, decode, forward, mixed, prefill, train, weights_directory
 
 __all__ = ["Setting", "measure_side", "predict_side", "set_side", "step_named"]
 
@@ -55,7 +55,18 @@ def set_side(model: str, side: str, step: Step, on: str, device: str = "cpu", th
     settled = resolve(side, workload.dtype, device, "", threads)
     if isinstance(workload, Traced):
         step = forward(step.sequences, 1)
+    if isinstance(workload, Encoder):
+        step = _whole_inputs(workload, step)
     return Setting(model, settled.plan(workload, step), settled, target, _elsewhere(target, on))
+
+
+def _whole_inputs(encoder: Encoder, step: Step) -> Step:
+    """An encoder reads its inputs whole, and an image has as many tokens as it has."""
+    if step.phase not in ("decode", "prefill", "forward"):
+        raise BadInput(f"{encoder.name} is an encoder, which has no phase {step.phase}; leave --phase out")
+    (group,) = step.groups
+    tokens = group.cached if step.phase == "decode" else group.new
+    return forward(group.count, encoder.positions if encoder.patches else tokens)
 
 
 def predict_side(setting: Setting) -> Result:

@@ -4,6 +4,7 @@ import re
 
 import msgspec
 
+from ridgepoint.errors import BadInput
 from ridgepoint.measurement.request import Subject, TraceRequest
 from ridgepoint.measurement.session import Session
 from ridgepoint.workload import Encoder, Traced, Workload, load_model
@@ -20,7 +21,11 @@ def is_module(name: str) -> bool:
 
 def subject_named(name: str, dtypes: tuple[str, ...] = ("",)) -> Subject | Encoder:
     """The workload; a module of the user's is traced in these dtypes ("" is its own)."""
-    return traced_module(name, dtypes) if is_module(name) else load_model(name)
+    if is_module(name):
+        return traced_module(name, dtypes)
+    if name.endswith(".py") or ".py:" in name:
+        raise BadInput(f"{name[:200]!r} names no module: write FILE.py:NAME, for example ./my_model.py:build")
+    return load_model(name)
 
 
 def traced_module(name: str, dtypes: tuple[str, ...] = ("",)) -> Traced:

@@ -15,6 +15,7 @@ Builder = Callable[[str, dict[str, Any]], Decoder | Encoder]
 FAMILIES: dict[str, Builder] = {
     **dict.fromkeys(llama.MODEL_TYPES, llama.build),
     **dict.fromkeys(gemma.MODEL_TYPES, gemma.build),
+    **dict.fromkeys(gemma.WITH_IMAGES, gemma.build_with_images),
     **dict.fromkeys(phi3.MODEL_TYPES, phi3.build),
     **dict.fromkeys(gpt2.GPT2_TYPES, gpt2.build_gpt2),
     **dict.fromkeys(gpt2.OPT_TYPES, gpt2.build_opt),

@@ -3,14 +3,17 @@
 from dataclasses import replace
 from typing import Any
 
-from ridgepoint.errors import NotSupported
+from ridgepoint.errors import BadInput, NotSupported
 from ridgepoint.workload.config import read
 from ridgepoint.workload.decoder import Block, Decoder, MlpSpec
 from ridgepoint.workload.llama import LlamaConfig, attention_of, check_heads, decoder_of
 
-__all__ = ["MODEL_TYPES", "build"]
+__all__ = ["MODEL_TYPES", "WITH_IMAGES", "build", "build_with_images"]
 
 MODEL_TYPES = ("gemma", "gemma2", "gemma3_text")
+WITH_IMAGES = ("gemma3",)
+_UNSAID = {"vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256}
+"""Defaults of transformers' Gemma3TextConfig (version 5) for fields that published configs with images leave out."""
 _ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 
 
@@ -41,6 +44,16 @@ def build(name: str, config: dict[str, Any]) -> Decoder:
     pair = (replace(narrow, count=windowed), replace(full, count=c.num_hidden_layers - windowed))
     blocks = tuple(block for block in pair if block.count)
     return replace(decoder_of(name, config, c, blocks), scaled=True, softcap=bool(c.final_logit_softcapping))
+
+
+def build_with_images(name: str, config: dict[str, Any]) -> Decoder:
+    """Gemma 3 from 4B on: the text model inside; what reads images is not modelled, and said."""
+    text = config.get("text_config")
+    if not isinstance(text, dict):
+        raise BadInput(f"{name}: config.json of model_type gemma3 needs a text_config")
+    dtype = {"torch_dtype": config["torch_dtype"]} if config.get("torch_dtype") else {}
+    decoder = build(name, {**_UNSAID, **dtype, **text, "model_type": "gemma3_text"})
+    return replace(decoder, not_modelled=(*decoder.not_modelled, "vision_config: the text model alone"))
 
 
 def _windowed(c: GemmaConfig, kind: str) -> int:

@@ -206,6 +206,7 @@ POINTWISE: dict[str, PointwiseKind] = {
     "group_norm_last": PointwiseKind(1, 1, 5),
     "copy": PointwiseKind(1, 1, 0),
     "transpose": PointwiseKind(1, 1, 0),  # a copy into another order
+    "pass": PointwiseKind(1, 1, 1),  # an operator that nobody described, as a pass over its tensors
     "view": PointwiseKind(0, 0, 0),  # nothing but the framework's own work
     "route": PointwiseKind(1, 1, 5),  # softmax over the experts and the choice of the best
     "cross_entropy": PointwiseKind(1, 1, 5),

@@ -129,6 +129,8 @@ CONV_SHAPES: tuple[ConvShape, ...] = (
     ConvShape(2, 72, 144, 36, 3, 1, 9), ConvShape(1, 336, 336, 14, 3, 2, 42), ConvShape(6, 240, 240, 12, 3, 1, 30),
     ConvShape(3, 56, 24, 26, 2, 2, 1, True), ConvShape(1, 336, 160, 12, 3, 2, 1, True), ConvShape(1, 16, 24, 20, 3),
     ConvShape(2, 320, 320, 13, 3, 1, 10),
+    ConvShape(2, 40, 72, 30, 5, 1, 8), ConvShape(1, 60, 36, 40, 3, 1, 12), ConvShape(3, 96, 96, 18, 3, 1, 32),
+    ConvShape(1, 80, 80, 28, 5, 2, 20), ConvShape(4, 36, 108, 24, 3, 1, 6), ConvShape(1, 160, 160, 12, 3, 1, 40),
     ConvShape(1, 80, 40, 18, 2, 2, 1, True), ConvShape(2, 144, 72, 11, 4, 2, 1, True), ConvShape(2, 208, 112, 9, 2, 2, 1, True),
 )  # fmt: skip
 MATMUL_SHAPES: tuple[tuple[int, int, int, int], ...] = (

@@ -48,7 +48,7 @@ def is_view(args: Args, out: Any) -> bool:
 
 def passed_over(args: Args, out: Any) -> Described:
     """An operator that nobody described: one pass over its tensors."""
-    return _elementwise("add" if len(tensors_of(args)) > 1 else "scale")(args, {}, out)
+    return _elementwise("pass")(args, {}, out)
 
 
 def tensors_of(values: Any) -> list[Tensor]:
@@ -117,7 +117,9 @@ def _folds(x: Tensor) -> bool:
 def _unfolded(x: Tensor, n: int, k: int) -> Described:
     """A product for each of the leading sizes, all with the same matrix."""
     m = x.shape[-2]
-    return Described("matmul", {"batch": x.numel() // max(m * k, 1), "m": m, "n": n, "k": k}, {"shared": True})
+    return Described(
+        "matmul", {"batch": x.numel() // max(m * k, 1), "m": m, "n": n, "k": k}, {"shared": True, "guessed": True}
+    )
 
 
 def _conv(transposed: bool | None) -> Rule:
@@ -279,7 +281,17 @@ def _recurrent(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
     x, over_input, over_state = args[0], args[1], args[2]
     steps, items = x.shape[0], x.shape[1]
     k = over_input.shape[1] + over_state.shape[1]
-    return Described("matmul", {"batch": steps, "m": items, "n": over_input.shape[0], "k": k}, {"shared": True})
+    return Described(
+        "matmul", {"batch": steps, "m": items, "n": over_input.shape[0], "k": k}, {"shared": True, "guessed": True}
+    )
+
+
+def _trilinear(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
+    """nn.Bilinear, w[o, i, j] between x[m, i] and z[m, j]: as the product of x with all of w."""
+    x, w = args[0], args[1]
+    k = x.shape[-1]
+    sizes = {"batch": 1, "m": x.numel() // max(k, 1), "n": w.numel() // max(k, 1), "k": k}
+    return Described("matmul", sizes, {"shared": True, "guessed": True})
 
 
 def _nothing(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
@@ -299,6 +311,7 @@ RULES: dict[str, Rule] = {
     "convolution": _conv(None),
     "scaled_dot_product_attention": _attention,
     "mkldnn_rnn_layer": _recurrent,
+    "_trilinear": _trilinear,
     "embedding": _embedding,
     "layer_norm": _by_last("layer_norm"),
     "rms_norm": _by_last("rms_norm"),

@@ -1,6 +1,8 @@
 """Builds the module that `FILE.py:NAME` names, with its example inputs; runs the user's own file, which they named."""
 
+import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
 import warnings
@@ -8,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -135,19 +138,49 @@ def _maker(path: str, name: str) -> Callable[[], Any]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise BadInput(f"{path}: no such file; a module is named as FILE.py:NAME, for example ./my_model.py:build")
+    with said_by(path, name):
+        user = _imported(file.resolve())
+    maker = getattr(user, name, None)
+    if not callable(maker):
+        have = ", ".join(
+            n for n, x in vars(user).items() if callable(x) and getattr(x, "__module__", "") == user.__name__
+        )
+        raise BadInput(f"{path} has no function {name!r}; it has {have or 'none'}")
+    _check_maker(path, name, maker)
+    return maker
+
+
+def _imported(file: Path) -> ModuleType:
+    """The file as a module; of a package (folders with an `__init__.py`) under its full name, so that it may import its
+    neighbours."""
+    parts, folder = [file.stem], file.parent
+    while (folder / "__init__.py").is_file() and folder != folder.parent:
+        parts, folder = [folder.name, *parts], folder.parent
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    if len(parts) > 1:
+        return importlib.import_module(".".join(parts))
     spec = importlib.util.spec_from_file_location(f"ridgepoint_user_{file.stem}", file)
     assert spec is not None and spec.loader is not None
     user = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = user  # dataclasses and pickling of the user's classes look their module up
-    if str(file.parent.resolve()) not in sys.path:
-        sys.path.insert(0, str(file.parent.resolve()))
-    with said_by(path, name):
-        spec.loader.exec_module(user)
-    maker = getattr(user, name, None)
-    if not callable(maker):
-        have = ", ".join(n for n, x in vars(user).items() if callable(x) and getattr(x, "__module__", "") == spec.name)
-        raise BadInput(f"{path} has no function {name!r}; it has {have or 'none'}")
-    return maker
+    spec.loader.exec_module(user)
+    return user
+
+
+def _check_maker(path: str, name: str, maker: Any) -> None:
+    """Refuses what cannot be called without arguments."""
+    if isinstance(maker, nn.Module):
+        raise BadInput(f"{path}:{name} is a module; name a function without arguments that returns (module, example)")
+    try:
+        missing = [
+            p.name for p in inspect.signature(maker).parameters.values()
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]  # fmt: skip
+    except ValueError:  # of code that tells no signature
+        return
+    if missing:
+        raise BadInput(f"{path}:{name} needs arguments ({', '.join(missing)}); name a function that needs none")
 
 
 def _parts(path: str, name: str, made: Any) -> tuple[nn.Module, Any]:

@@ -78,11 +78,14 @@ class Recorder(TorchDispatchMode):
 
     def _record(self, name: str, args: Any, kwargs: Mapping[str, Any], out: Any) -> None:
         what = described(name, args, kwargs, out)
-        known = what is not None
+        known = what is not None and not what.options.get("guessed", False)
         if what is None:
             view = is_view(args, out)
             what, known = (Described("view", {"rows": 0, "cols": 0}), True) if view else (passed_over(args, out), False)
         path, module = self.stack[-1]
+        if isinstance(module, nn.RNNBase) and what.kind not in ("view", "linear"):
+            known = False  # called by torch's own loop over the steps, in one operator or in many
+            what = what if what.kind == "matmul" else passed_over(args, out)
         if what.kind != "view" and self.fake:
             self.flow.called(
                 len(self.seen),

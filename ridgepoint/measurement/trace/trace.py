@@ -1,5 +1,6 @@
 """Traces a module at several batches on tensors without memory, and joins the calls to sizes that are affine in the batch."""
 
+import logging
 import re
 import warnings
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ def trace_file(path: str, name: str, dtypes: Sequence[str]) -> Traced:
     """The workload that `FILE.py:NAME` builds. Built without memory where its code allows that, else with; code that reads
     values is run on real tensors instead, three times."""
     label, fake = f"{path}:{name}", FakeTensorMode()
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # we say it in one line
     try:
         return trace_built(label, build_module(path, name, fake), dtypes, fake)
     except BadInput:
@@ -178,7 +180,7 @@ def _named(firsts: Sequence[tuple[Seen, dict[str, tuple[float, float]], list[str
         else:
             place = _placed(seen.path, len(set(paths)), pattern if patterns.count(pattern) == 1 else "")
             main = seen.own_weight or (seen.what.kind == "conv" and "conv" in place.rpartition(".")[2])
-            row = place if main else f"{place}:{seen.name.strip('_')}" if place else seen.name.strip("_")
+            row = place if main and place else f"{place}:{seen.name.strip('_')}" if place else seen.name.strip("_")
         taken[row] = taken.get(row, 0) + 1
         calls.append(
             Call(
@@ -203,7 +205,14 @@ def _notes(run: Sequence[Seen]) -> list[str]:
     for seen in run:
         if not seen.known:
             unknown[seen.name] = unknown.get(seen.name, 0) + 1
-    return [f"aten.{name}: {count} calls, counted as a pass over their tensors" for name, count in unknown.items()]
+    return [
+        f"aten.{name}: {count} {'call' if count == 1 else 'calls'}, guessed as {_GUESS.get(name, 'a pass over its tensors')}, "
+        "so the interval is wide"
+        for name, count in unknown.items()
+    ]
+
+
+_GUESS = {"mkldnn_rnn_layer": "a product for each step of the sequence", "_trilinear": "a product with all its weights"}
 
 
 def _inputs(built: Built) -> tuple[str, ...]:
