@@ -88,18 +88,19 @@ def test_a_compiled_step_is_guards_kept_calls_and_fused_kernels() -> None:
 
 
 def test_no_fused_kernel_is_faster_than_the_cache_that_holds_it() -> None:
-    free = msgspec.structs.replace(COMPILED, compiled=(msgspec.structs.replace(LAW, byte_s=0.0, flop_s=0.0),))
-    rates = {x.name: x.read_bytes_per_s for x in TARGET.levels if x.threads == 1}
-    last = max((x for x in TARGET.levels if x.threads == 1 and x.bytes), key=lambda x: x.bytes)
-    cols = 1 << 10
-    rows = np.array([1.0, 2 * last.bytes / (16 * cols)])  # two adds: 16 bytes an element, half of the last cache in all
-    op = Fused(
-        (Pointwise("a", "residual", "add", rows, cols, "fp32"), Pointwise("n", "norm", "rms_norm", rows, cols, "fp32"))
+    free = msgspec.structs.replace(
+        COMPILED, compiled=(msgspec.structs.replace(LAW, byte_s=0.0, flop_s=0.0),), residency=None
     )
+    rates = {x.name: x.read_bytes_per_s for x in TARGET.levels if x.threads == 1}
+    rows = np.array([1.0, 40.0, 1000.0])  # 16 KB, 640 KB and 16 MB: a cache each
+    add, norm = (Pointwise(n, "norm", n, rows, 1024, "fp32") for n in ("add", "rms_norm"))
+    op = Fused((add, norm))
     seconds, _ = fused_time(op, free, 1)
-    assert seconds[0] == pytest.approx(2e-6 + float(op.bytes[0]) / rates["L1d"], rel=0.3)
-    assert seconds[1] >= 2e-6 + float(op.bytes[1]) / rates[last.name]
+    wanted = [2e-6 + float(b) / rates[level] for b, level in zip(op.bytes, ("L1d", "L2", "L3"), strict=True)]
+    assert seconds == pytest.approx(wanted)
     assert np.all(fused_time(op, COMPILED, 1)[0] >= seconds)
+    assert msgspec.structs.replace(TARGET, levels=()).cache_bytes_per_s(1e6) == np.inf
+    assert TARGET.cache_bytes_per_s(1e12) == rates["L3"]
 
 
 def test_what_cannot_be_answered_says_what_is_possible() -> None:

@@ -54,6 +54,20 @@ def test_a_recurrent_layer_is_listed_and_its_interval_is_wide(kind: type[nn.Modu
     assert sum(float(op.count * op.flops) for op in ops) >= 2 * 4 * 12 * 24 * 24, "a product for each step at least"
 
 
+def test_a_linear_layer_on_a_turned_input_is_no_guess() -> None:
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(10, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x.transpose(1, 2))
+
+    found = traced(Turned(), 2, 10, 24)
+    (op,) = (op for op in found.forward_ops(forward(8, 1), "fp32") if isinstance(op, Matmul))
+    assert (op.shared, op.guessed, found.not_modelled) == (True, False, ())
+
+
 def test_a_guess_is_priced_as_a_pass_and_widens_the_step() -> None:
     add = Pointwise("a", "other", "add", 100, 640, "fp32")
     guess = Pointwise("a", "other", "pass", 100, 640, "fp32", traffic=3 * 64000.0)

@@ -16,14 +16,15 @@ from ridgepoint.measurement.trace.load import Built
 from ridgepoint.measurement.trace.trace import trace_built
 from ridgepoint.prediction import step_time
 from ridgepoint.prediction.near import near_seconds
-from ridgepoint.study.context_modules import _gaps
+from ridgepoint.prediction.residency import code_key
+from ridgepoint.study.context_modules import _gaps, with_module_context
 from ridgepoint.study.fit_cache import fit_near
 from ridgepoint.workload import Conv, Pointwise, Traced, decode, forward, laid_out, load_model
 
 TARGET = decode_target("t", (Path(__file__).parent / "data" / "test-target.calibrated.toml").read_bytes())
 SOURCE = next(iter(TARGET.sources))
 LAW = NearLaw(
-    saved_s={"fp32 fp32": 3e-6, "relu fp32": 1e-6, "add fp32": 2e-6}, displaced_bytes=(1e5, 1e6, 4e6),
+    saved_s={"fp32 fp32": 9e-6, "relu fp32": 1e-6, "add fp32": 2e-6}, displaced_bytes=(1e5, 1e6, 4e6),
     lost=(0.0, 0.5, 1.0), source=SOURCE,
 )  # fmt: skip
 NEAR = msgspec.structs.replace(TARGET, near=LAW)
@@ -48,7 +49,7 @@ def stack(wide: int) -> Traced:
 
 def test_savings_are_whole_where_little_passes_and_gone_where_much_does() -> None:
     passed = np.array([1.0, 1e5, 1e6, 4e6, 1e9])
-    assert LAW.seconds("fp32", "fp32", passed) == pytest.approx([3e-6, 3e-6, 1.5e-6, 0.0, 0.0])
+    assert LAW.seconds("fp32", "fp32", passed) == pytest.approx([9e-6, 9e-6, 4.5e-6, 0.0, 0.0])
     assert LAW.seconds("gelu_erf", "fp32", 1.0) == pytest.approx(2e-6), "an operator that was not measured: the median"
     assert LAW.seconds("relu", "bf16", 1.0) == 0.0, "a dtype that was not: nothing"
     assert np.all(np.diff(LAW.seconds("add", "fp32", np.geomspace(1, 1e9, 50))) <= 0)
@@ -59,7 +60,7 @@ def test_a_small_module_saves_and_a_large_one_does_not() -> None:
         plan = resolve("fp32", "fp32").plan(stack(wide), forward(1, 1))
         return float(step_time(plan, TARGET).seconds) - float(step_time(plan, NEAR).seconds)
 
-    assert saved(64) == pytest.approx(6 * 3e-6 + 6 * 2e-6, rel=1e-6)  # 16 KB of weights a layer
+    assert saved(64) == pytest.approx(6 * 9e-6 + 6 * 2e-6, rel=1e-6)  # 16 KB of weights a layer
     assert 0 < saved(320) < saved(64)
     assert saved(1024) == 0.0
 
@@ -69,7 +70,9 @@ def test_no_call_saves_more_than_four_fifths_of_itself() -> None:
         NEAR, near=msgspec.structs.replace(LAW, saved_s={"fp32 fp32": 1.0, "add fp32": 1.0})
     )
     plan = resolve("fp32", "fp32").plan(stack(64), forward(1, 1))
-    assert 0 < float(step_time(plan, greedy).seconds) < float(step_time(plan, TARGET).seconds)
+    bare = msgspec.structs.replace(TARGET, correction=None)
+    least = msgspec.structs.replace(greedy, correction=None)
+    assert float(step_time(plan, least).seconds) == pytest.approx(0.2 * float(step_time(plan, bare).seconds))
 
 
 def test_networks_of_decoders_and_compiled_modules_are_not_asked() -> None:
@@ -94,11 +97,16 @@ def test_made_up_samples_are_found_again() -> None:
     assert law.saved_s == {"relu fp32": pytest.approx(3e-6), "add fp32": 0.0}
     assert (law.displaced_bytes, law.lost) == (sizes, pytest.approx((0.0, 0.25, 1.0)))
     assert fit_near([], SOURCE) is None
+    flat = [{**s, "seconds": 5e-6} if s["probe"] == "near_residency" else s for s in samples]
+    assert fit_near(flat, SOURCE) is None, "a curve that shows nothing"
 
 
 def test_targets_keep_the_law_and_refuse_a_broken_one() -> None:
     assert decode_target("t", encode_target(NEAR)) == NEAR
-    for broken in ({"lost": (0.0, 0.5, 2.0)}, {"saved_s": {"relu fp32": -1.0}}, {"displaced_bytes": (1.0, 1.0, 2.0)}):
+    for broken in (
+        {"lost": (0.0, 0.5, 2.0)}, {"lost": (0.0, 0.5, 0.4)}, {"lost": (0.0, 0.0, 0.0)}, {"saved_s": {"relu fp32": -1.0}},
+        {"saved_s": {"relu fp32": float("inf")}}, {"displaced_bytes": (1.0, 1.0, 2.0)},
+    ):  # fmt: skip
         text = encode_target(msgspec.structs.replace(NEAR, near=msgspec.structs.replace(LAW, **broken)))
         with pytest.raises(BadInput, match="near"):
             decode_target("t", text)
@@ -113,6 +121,30 @@ def test_what_passes_between_calls_is_parted_into_calls_and_bytes() -> None:
         gap = 3e-6 * sum(t.op.count for t in time.ops) + 2e-11 * made
         cells.append(({"ops": ops, "seconds": sum(ops.values()) + gap}, time))
     assert _gaps(cells) == (pytest.approx(3e-6, rel=0.02), pytest.approx(2e-11, rel=0.02))
+
+
+def test_a_factor_is_of_the_law_and_not_of_what_is_saved() -> None:
+    traced, factor = stack(64), 1.4
+    cells = []
+    for batch in (1, 3, 17):
+        plan = resolve("fp32", "fp32").plan(traced, forward(batch, 1))
+        bare = msgspec.structs.replace(NEAR, module_call_s=0.0, near=None)
+        saved = near_seconds(plan, NEAR, plan.ops)
+        ops = {}
+        for t in step_time(plan, bare).ops:
+            alone = float(t.seconds) * (factor if t.op.kind == "add" else 1.0)
+            ops[t.op.name] = alone - t.op.count * float(saved[code_key(t.op)])
+        cells.append({
+            "probe": "module net", "traced": msgspec.to_builtins(traced), "batch": batch, "act": "fp32", "ops": ops,
+            "seconds": sum(ops.values()),
+        })  # fmt: skip
+    add = next(law for law in NEAR.pointwise if (law.kind, law.dtype) == ("add", "fp32"))
+    bare = msgspec.structs.replace(
+        NEAR, pointwise=tuple(msgspec.structs.replace(x, sigma_composed=0.0, composed=1.0) for x in NEAR.pointwise)
+    )
+    fitted = with_module_context(bare, cells)
+    (law,) = (x for x in fitted.pointwise if (x.kind, x.dtype) == ("add", "fp32"))
+    assert law.composed == pytest.approx((factor * add.composed) ** (3 / 4), rel=0.02)  # drawn towards 1 by a quarter
 
 
 def test_pooling_and_group_norm_are_other_operators_with_channels_last() -> None:
@@ -147,3 +179,21 @@ def test_a_calibration_from_before_says_what_adds_it() -> None:
 
     with pytest.raises(NotSupported, match="ridge calibrate --modules"):
         op_time(only_pool[0], TARGET, 1.0, 0.0, 1)
+
+
+def test_the_probes_run_on_a_machine_with_a_small_cache() -> None:
+    from ridgepoint.measurement.calibrate.near_code import near_code_samples, near_residency_samples
+
+    curve = list(near_residency_samples(2**20, 1))
+    assert {s["bytes"] for s in curve} == {float(2**i) for i in range(15, 23)}
+    saved = list(near_code_samples("fp32", 2**20, 1))
+    assert {"relu", "softmax", "conv", "matmul", "attention", "fp32", "view"} <= {s["subject"] for s in saved}
+    assert all(s["seconds"] > 0 and s["seconds_near"] > 0 for s in saved)
+
+
+def test_memory_that_is_given_back_is_in_the_time_of_a_call() -> None:
+    plan = resolve("fp32", "fp32").plan(stack(64), forward(50, 1))
+    free = msgspec.structs.replace(TARGET, module_call_s=1e-6)
+    paid = msgspec.structs.replace(free, module_byte_s=1e-9)
+    more = float(step_time(plan, paid).seconds) - float(step_time(plan, free).seconds)
+    assert more == pytest.approx(12 * 50 * 64 * 4 * 1e-9)

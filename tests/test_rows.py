@@ -96,6 +96,10 @@ def test_a_disturbed_turn_is_left_out() -> None:
     assert row_shares([*turns, turn(0.1, disturbed_s=50.0)], 0.1, 0.2) == pytest.approx(row_shares(turns, 0.1, 0.2))
 
 
+def test_a_step_shorter_than_a_tick_of_the_clock_has_no_rows() -> None:
+    assert row_shares([(0.0, turn(0.1)[1])] * 3, 0.1, 0.2) == {}
+
+
 def test_plain_and_recorded_calls_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     monkeypatch.setattr(module_rows, "_SECONDS", 0.0)

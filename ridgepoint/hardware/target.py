@@ -198,9 +198,7 @@ def _check(name: str, target: Target) -> None:
     for scaling in target.scaling:
         _check_curve(f"target {name}: scaling of {scaling.subject}", scaling.m, scaling.speedup)
     if target.near is not None:
-        _check_curve(f"target {name}: near", target.near.displaced_bytes, target.near.lost)
-        if any(not x >= 0 for x in target.near.saved_s.values()) or any(not 0 <= x <= 1 for x in target.near.lost):
-            raise BadInput(f"target {name}: near: needs savings that are not negative, and shares from 0 to 1")
+        _check_near(f"target {name}: near", target.near)
     for what, residency in (("residency", target.residency), ("code_residency", target.code_residency)):
         if residency is not None:
             _check_curve(f"target {name}: {what}", residency.working_set_bytes, residency.miss)
@@ -279,6 +277,14 @@ def _check_linear(where: str, law: LinearLaw) -> None:
         raise BadInput(f"{where}: needs one row of {LINEAR_TERMS} terms for each of at least 2 values of m")
     _check_curve(where, law.m, law.cold)
     _check_curve(f"{where}: displaced", law.displaced_m, law.displaced)
+
+
+def _check_near(where: str, near: NearLaw) -> None:
+    _check_curve(where, near.displaced_bytes, near.lost)
+    if any(not 0 <= x < 1 for x in near.saved_s.values()):
+        raise BadInput(f"{where}: savings must be seconds from 0 to 1")
+    if list(near.lost) != sorted(near.lost) or not 0 <= near.lost[0] <= near.lost[-1] == 1:
+        raise BadInput(f"{where}: lost must grow from 0 or more to 1")
 
 
 def _check_curve(where: str, grid: tuple[float, ...], values: Sized) -> None:

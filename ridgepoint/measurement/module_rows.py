@@ -55,10 +55,13 @@ def row_shares(turns: list[tuple[float, Recorded]], call_s: float, gap_s: float)
 
     What recording adds to a call and to the gap behind it is measured where it is paid: the median of recorded less
     plain, over the number of calls; `call_s` and `gap_s`, what it adds to views and to the gaps between them, say how
-    to part it and how much it can be at most. Shares do not add up to 1 where that bound is reached, and no row is
-    below 0. What passes between the calls is the row `BETWEEN`.
+    to part it and how much it can be at most. So shares add up to 1 by construction, but where that bound is reached or
+    a row would fall below 0: how a step is parted among its rows is measured, not that the parts make the whole. What
+    passes between the calls is the row `BETWEEN`.
     """
-    turns = _middle(turns)
+    turns = _middle([turn for turn in turns if turn[0] > 0])
+    if not turns:
+        return {}  # a step shorter than a tick of the clock
     calls = median(told.calls for _, told in turns)
     most_s = _MOST_OWN * (call_s + gap_s)
     own_s = min(max(0.0, median(told.whole_s - plain_s for plain_s, told in turns) / max(calls, 1)), most_s)

@@ -49,7 +49,8 @@ def merge_rounds(samples: Iterable[Sample]) -> tuple[list[Sample], list[float]]:
 
 
 def _with_best_ops(best: Sample, rounds: Sequence[Sample]) -> Sample:
-    if "ops" not in best:
+    """Each operator's best round; of a module the rows are shares of their own step, and stay with it."""
+    if "ops" not in best or best["probe"] == "module net":
         return best
     return {**best, "ops": {name: min(s["ops"][name] for s in rounds) for name in best["ops"]}}
 

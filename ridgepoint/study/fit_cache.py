@@ -36,7 +36,9 @@ def fit_near(samples: Sequence[Sample], source: str) -> NearLaw | None:
         for s in samples if s["probe"] == "near_code"
     }  # fmt: skip
     curve = _grown(samples, "near_residency")
-    return NearLaw(saved_s=saved, displaced_bytes=curve[0], lost=curve[1], source=source) if saved and curve else None
+    if curve is None or curve[1][-1] < 1.0:  # the longest stream is no slower than the shortest: nothing was seen
+        return None
+    return NearLaw(saved_s=saved, displaced_bytes=curve[0], lost=curve[1], source=source) if saved else None
 
 
 def _grown(samples: Iterable[Sample], probe: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -35,7 +35,7 @@ def near_residency_samples(cache_bytes: float, visits: int) -> Iterator[dict[str
     """Seconds of small operators behind other bytes, from as many as a first-level cache holds to 4 MB."""
     import torch
 
-    buffer = torch.ones(int(2 * cache_bytes) // 4)
+    buffer = torch.ones(2 * max(int(cache_bytes), _SIZES[-1]) // 4)
     with torch.inference_mode():
         for kind in _REFERENCES:
             made = KINDS[kind](1, _COLS, torch.float32)

@@ -117,9 +117,7 @@ def _folds(x: Tensor) -> bool:
 def _unfolded(x: Tensor, n: int, k: int) -> Described:
     """A product for each of the leading sizes, all with the same matrix."""
     m = x.shape[-2]
-    return Described(
-        "matmul", {"batch": x.numel() // max(m * k, 1), "m": m, "n": n, "k": k}, {"shared": True, "guessed": True}
-    )
+    return Described("matmul", {"batch": x.numel() // max(m * k, 1), "m": m, "n": n, "k": k}, {"shared": True})
 
 
 def _conv(transposed: bool | None) -> Rule:
