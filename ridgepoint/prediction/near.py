@@ -13,8 +13,8 @@ __all__ = ["near_seconds"]
 def near_seconds(plan: Plan, target: Target, ops: Sequence[Op]) -> dict[CodeKey, Array]:
     """Seconds that a call saves, by operators that run the same code; of modules only.
 
-    Between two calls of the same code pass, in the mean, all bytes of the step over the number of its calls. Networks of
-    decoders are not asked: the factors of their laws come from nets as small as they are.
+    Between two calls of the same code pass, in the mean, all bytes of the step over the number of its calls. Ignored:
+    small decoders, and that the factors of laws that decoders share hold a part of the saving already.
     """
     law = target.near
     if law is None or not isinstance(plan.workload, Traced) or plan.launch == "compile":
