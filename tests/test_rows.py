@@ -104,8 +104,8 @@ def test_plain_and_recorded_calls_take_turns(monkeypatch: pytest.MonkeyPatch) ->
     made: list[str] = []
     monkeypatch.setattr(module_rows, "_SECONDS", 0.0)
     monkeypatch.setattr(module_rows, "timed", lambda step, clock: made.append("plain") or 10.0)
-    monkeypatch.setattr(ModuleRows, "_recorded", lambda self: made.append("recorded") or turn(0.0)[1])
-    rows = ModuleRows(SimpleNamespace(plain=None), Told())  # type: ignore[arg-type]
+    monkeypatch.setattr(module_rows, "recorded", lambda *_: made.append("recorded") or turn(0.0)[1])
+    rows = ModuleRows(SimpleNamespace(plain=None, rows=()), Told())  # type: ignore[arg-type]
     assert rows.seconds(40.0) == {"a": pytest.approx(12.0), "b": pytest.approx(20.0), BETWEEN: pytest.approx(8.0)}
     assert made[:8] == ["plain", "recorded", "recorded", "plain"] * 2
     assert made.count("plain") == made.count("recorded") == 9

@@ -10,27 +10,29 @@ __all__ = ["fit_nonnegative"]
 Vector = npt.NDArray[np.float64]
 
 
-def fit_nonnegative(features: Vector, seconds: Vector) -> Vector:
+def fit_nonnegative(features: Vector, seconds: Vector, noise: Vector | None = None) -> Vector:
     """Coefficients c >= 0 that minimise the relative error of features @ c against seconds.
 
-    `features` [points, terms], `seconds` [points], all positive. Exact: a handful of terms allows trying every set of
+    `features` [points, terms], `seconds` [points], all positive; with `noise` [points] the error in multiples of that, and
+    `seconds` of any sign. Exact: a handful of terms allows trying every set of
     active ones. Each extra term must cut the summed squared relative error by a tenth, so that few points are not
     over-fitted. Raises ValueError when there are fewer points than one.
     """
     points, terms = features.shape
     if points == 0:
         raise ValueError("no points to fit")
-    scaled = features / seconds[:, None]
+    noise = seconds if noise is None else noise
+    scaled, target = features / noise[:, None], seconds / noise
     norms = np.linalg.norm(scaled, axis=0)
     best, best_score = np.zeros(terms), np.inf
     usable = [i for i in range(terms) if norms[i] > 0]
     unit = scaled / np.where(norms > 0, norms, 1.0)
-    gram, wanted = unit.T @ unit, unit.sum(axis=0)
+    gram, wanted = unit.T @ unit, (unit * target[:, None]).sum(axis=0)
     for size in range(1, min(len(usable), points) + 1):
         active = np.array(list(combinations(usable, size)))
         solutions, kept = _solve(gram[active[:, :, None], active[:, None, :]], wanted[active])
         for columns, solution in zip(active[kept], solutions, strict=True):
-            error = float(np.sum((unit[:, columns] @ solution - 1.0) ** 2)) + 1e-9
+            error = float(np.sum((unit[:, columns] @ solution - target) ** 2)) + 1e-9
             if (score := error * 1.1**size) < best_score:
                 best_score, best = score, np.zeros(terms)
                 best[columns] = solution / norms[columns]

@@ -265,9 +265,8 @@ def _sourced(target: Target) -> Iterator[Sourced]:
         yield from group
     yield from target.contraction
     yield from target.compiled
-    yield from () if target.near is None else (target.near,)
     yield from target.launch
-    yield from (x for x in (target.residency, target.code_residency, target.correction) if x is not None)
+    yield from (x for x in (target.residency, target.code_residency, target.correction, target.near) if x is not None)
 
 
 def _check_linear(where: str, law: LinearLaw) -> None:

@@ -1,6 +1,7 @@
 """Seconds per step of each row of a module: recorded calls in turns with plain ones, less what recording adds."""
 
 import time
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from ridgepoint.measurement.clock import Clock, timed
@@ -8,7 +9,7 @@ from ridgepoint.measurement.rows import BETWEEN
 from ridgepoint.measurement.runnable import Runnable
 from ridgepoint.measurement.trace.timing import Recorded, call_overhead_s, gap_overhead_s, recorded
 
-__all__ = ["ModuleRows", "row_shares"]
+__all__ = ["ModuleRows", "row_shares", "turn"]
 
 _LEAST_TURNS, _MOST_TURNS, _SECONDS = 9, 60, 0.5
 _KEPT = 0.6
@@ -29,14 +30,8 @@ class ModuleRows:
         """One more turn, unless there are enough; plain and recorded call take turns in being the first."""
         if self._own is None:  # when the steps are warm: of a process that has just begun it is twice as much
             self._own = call_overhead_s(self._clock), gap_overhead_s(self._clock)
-        if len(self._turns) == _MOST_TURNS:
-            return
-        if len(self._turns) % 2:
-            told = self._recorded()
-            self._turns.append((timed(self._run.plain, self._clock), told))
-        else:
-            plain_s = timed(self._run.plain, self._clock)
-            self._turns.append((plain_s, self._recorded()))
+        if len(self._turns) < _MOST_TURNS:
+            self._turns.append(turn(self._run.plain, self._run.rows, self._clock, len(self._turns)))
 
     def seconds(self, step_s: float) -> dict[str, float]:
         """Row -> seconds, where the whole plain step takes `step_s`."""
@@ -46,8 +41,16 @@ class ModuleRows:
         assert self._own is not None, "every turn has measured it"
         return {row: step_s * share for row, share in row_shares(self._turns, *self._own).items()}
 
-    def _recorded(self) -> Recorded:
-        return recorded(self._run.plain, self._run.rows, self._clock)
+
+def turn(
+    call: Callable[[], object], rows: Sequence[tuple[str, str]], clock: Clock, number: int
+) -> tuple[float, Recorded]:
+    """Seconds of a plain call, and a recorded one beside it; of every other turn the recorded one is first."""
+    if number % 2:
+        told = recorded(call, rows, clock)
+        return timed(call, clock), told
+    plain_s = timed(call, clock)
+    return plain_s, recorded(call, rows, clock)
 
 
 def row_shares(turns: list[tuple[float, Recorded]], call_s: float, gap_s: float) -> dict[str, float]:

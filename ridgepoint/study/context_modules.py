@@ -10,6 +10,7 @@ import numpy as np
 from ridgepoint.choice import resolve
 from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import Target
+from ridgepoint.hardware.nonnegative import fit_nonnegative
 from ridgepoint.prediction import StepTime, step_time
 from ridgepoint.prediction.near import near_seconds
 from ridgepoint.prediction.residency import code_key
@@ -72,23 +73,14 @@ def _gaps(cells: Sequence[tuple[Sample, StepTime]]) -> tuple[float, float]:
     fewer than five steps were recorded tell nothing of so small a difference."""
     steady = [(s, t) for s, t in cells if s.get("n_samples", _STEADY) >= _STEADY] or list(cells)
     steps = np.array([float(s["seconds"]) for s, _ in steady])
-    gaps = np.array([s["seconds"] - sum(s["ops"].values()) for s, _ in steady]) / steps
+    gaps = np.array([float(s["seconds"] - sum(s["ops"].values())) for s, _ in steady])
     calls = [float(sum(t.op.count for t in time.ops)) for _, time in steady]
     made = [float(sum(t.op.count * result_bytes(t.op) for t in time.ops)) for _, time in steady]
-    terms = np.array([calls, made]).T / steps[:, None]
-    best, least = (0.0, 0.0), float(np.sum(gaps**2))
-    for columns in ([0], [1], [0, 1]):
-        found = np.zeros(2)
-        found[columns] = np.linalg.lstsq(terms[:, columns], gaps, rcond=None)[0]
-        error = float(np.sum((terms @ found - gaps) ** 2))
-        if (found >= 0).all() and error < _BETTER * least:
-            best, least = (float(found[0]), float(found[1])), error
-    return best
+    call_s, byte_s = fit_nonnegative(np.array([calls, made]).T, gaps, noise=steps)
+    return float(call_s), float(byte_s)
 
 
 _STEADY = 5
-_BETTER = 0.9
-"""A further term has to take away a tenth of the squares that are left, as in `hardware.nonnegative`."""
 
 
 def _kernel(law: Any) -> str:

@@ -32,7 +32,7 @@ def fit_code_residency(samples: Iterable[Sample], source: str) -> ResidencyLaw |
 def fit_near(samples: Sequence[Sample], source: str) -> NearLaw | None:
     """What calls save in the second-level cache; None where the modules stage was not measured."""
     saved = {
-        f"{s['subject']} {s['act']}": max(0.0, float(s["seconds_near"] - s["seconds"]))
+        f"{s['subject']} {s['act']}": max(0.0, float(s["seconds"] - s["seconds_near"]))
         for s in samples if s["probe"] == "near_code"
     }  # fmt: skip
     curve = _grown(samples, "near_residency")

@@ -85,8 +85,8 @@ class Matmul(Compulsory):
     """y[b, m, n] = x[b, m, k] z[b, k, n]: no weight format applies.
 
     `shared`: z is one matrix for all b, laid out once but read and repacked b times: what torch makes of a linear layer
-    whose input cannot be seen as a matrix (a transposed one). `guessed`: a recurrent layer's steps, of which no
-    calibration knows how the framework makes them.
+    whose input cannot be seen as a matrix (a transposed one). `guessed`: a recurrent layer's steps or a
+    bilinear layer, of which no calibration knows how the framework makes them.
     """
 
     name: str

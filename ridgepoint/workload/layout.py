@@ -8,7 +8,7 @@ from ridgepoint.workload.op import Op, Pointwise
 __all__ = ["LAST_KINDS", "laid_out"]
 
 LAST_KINDS = {"pool": "pool_last", "group_norm": "group_norm_last"}
-"""Kinds of which torch has other code for channels last: pooling is ten times as fast there, group norm takes longer."""
+"""Kinds of which torch has other code for channels last: pooling has no branches there."""
 _FIRST_KINDS = {last: first for first, last in LAST_KINDS.items()}
 
 

@@ -1,15 +1,13 @@
 """What an operator costs more when its code has left the last-level cache since its last call."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
-
-import numpy as np
 
 from ridgepoint.errors import NotSupported
 from ridgepoint.measurement.calibrate.attention import ATTENTION_KERNELS, attention_pool
 from ridgepoint.measurement.calibrate.grid import ATTENTION_DECODE, PROBES
 from ridgepoint.measurement.calibrate.linear import DTYPES, probe_kernel
-from ridgepoint.measurement.calibrate.pointwise import Made, behind, kinds_of
+from ridgepoint.measurement.calibrate.pointwise import Made, behind_s, kinds_of
 from ridgepoint.measurement.calibrate.pool import STREAM_BYTES, weight_stream
 
 __all__ = ["code_subjects", "cold_code_samples"]
@@ -30,16 +28,13 @@ def cold_code_samples(cache_bytes: float, visits: int) -> Iterator[dict[str, Any
     far = int(2 * cache_bytes / STREAM_BYTES)
     with torch.inference_mode():
         for subject, act, rows, made in code_subjects(torch):
-            near_s, far_s = (_behind(made, stream, count, visits) for count in (1, far))
+            near_s, far_s = (
+                behind_s(made, lambda count=count: [stream() for _ in range(count)], visits) for count in (1, far)
+            )
             yield {
                 "probe": "cold_code", "subject": subject, "act": act, "rows": rows, "cols": _COLS,
                 "seconds_near": near_s, "seconds": far_s,
             }  # fmt: skip
-
-
-def _behind(made: Made, stream: Callable[[], object], count: int, visits: int) -> float:
-    """20th percentile of the step's seconds behind `count` turns of the stream."""
-    return float(np.percentile(behind(made, lambda: [stream() for _ in range(count)], visits), 20)) * 1e-9
 
 
 def code_subjects(torch: Any, acts: Collection[str] = tuple(DTYPES)) -> Iterator[Subject]:

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from ridgepoint.measurement.calibrate.linear import DTYPES
 from ridgepoint.measurement.calibrate.pool import summarise
-from ridgepoint.measurement.clock import ThreadCpu, timed
-from ridgepoint.measurement.module_rows import row_shares
+from ridgepoint.measurement.clock import ThreadCpu
+from ridgepoint.measurement.module_rows import row_shares, turn
 from ridgepoint.measurement.rows import BETWEEN
 from ridgepoint.measurement.trace.load import Built
-from ridgepoint.measurement.trace.timing import Recorded, call_overhead_s, gap_overhead_s, recorded
+from ridgepoint.measurement.trace.timing import Recorded, call_overhead_s, gap_overhead_s
 from ridgepoint.measurement.trace.trace import trace_built
 
 __all__ = ["module_net_samples"]
@@ -121,12 +121,7 @@ def _time(
     turns = list[tuple[float, Recorded]]()
     begin = time.thread_time_ns()
     while len(turns) < _LEAST or (time.thread_time_ns() - begin < seconds * 1e9 and len(turns) < _MOST):
-        if len(turns) % 2:  # as in `module_rows`: neither is always behind the other
-            told = recorded(call, rows, clock)
-            turns.append((timed(call, clock), told))
-        else:
-            plain_s = timed(call, clock)
-            turns.append((plain_s, recorded(call, rows, clock)))
+        turns.append(turn(call, rows, clock, len(turns)))
     whole = [round(1e9 * plain_s) for plain_s, _ in turns]
     step_s = float(np.percentile(whole, 20)) * 1e-9
     shares = row_shares(turns, *own)

@@ -3,12 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from ridgepoint.measurement.calibrate.cold_code import code_subjects
 from ridgepoint.measurement.calibrate.linear import DTYPES
 from ridgepoint.measurement.calibrate.modules import MODULE_KINDS
-from ridgepoint.measurement.calibrate.pointwise import KINDS, Made, behind
+from ridgepoint.measurement.calibrate.pointwise import KINDS, Made, behind_s
 from ridgepoint.measurement.calibrate.pool import STREAM_BYTES, weight_stream
 
 __all__ = ["near_code_samples", "near_residency_samples"]
@@ -25,9 +23,9 @@ def near_code_samples(act: str, cache_bytes: float, visits: int) -> Iterator[dic
     stream = weight_stream(cache_bytes)
     with torch.inference_mode():
         for subject, made in _subjects(torch, act):
-            near_s, beyond_s = (_behind(made, between, visits) for between in (_nothing, stream))
+            near_s, beyond_s = (behind_s(made, between, visits) for between in (_nothing, stream))
             yield {
-                "probe": "near_code", "subject": subject, "act": act, "seconds": near_s, "seconds_near": beyond_s,
+                "probe": "near_code", "subject": subject, "act": act, "seconds_near": near_s, "seconds": beyond_s,
             }  # fmt: skip
 
 
@@ -42,7 +40,7 @@ def near_residency_samples(cache_bytes: float, visits: int) -> Iterator[dict[str
             for size in _SIZES:
                 yield {
                     "probe": "near_residency", "subject": kind, "bytes": float(size),
-                    "seconds": _behind(made, _reader(buffer, size // 4), visits),
+                    "seconds": behind_s(made, _reader(buffer, size // 4), visits),
                 }  # fmt: skip
 
 
@@ -59,11 +57,6 @@ def _subjects(torch: Any, act: str) -> Iterator[tuple[str, Made]]:
     yield "conv", (lambda: conv(image), (image,))
     x, z = torch.randn(2, 12, 16).to(dtype), torch.randn(2, 16, 12).to(dtype)
     yield "matmul", (lambda: torch.matmul(x, z), (x, z))
-
-
-def _behind(made: Made, between: Callable[[], object], visits: int) -> float:
-    """20th percentile of the step's seconds behind `between`."""
-    return float(np.percentile(behind(made, between, visits), 20)) * 1e-9
 
 
 def _nothing() -> None: ...

@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from ridgepoint.measurement.calibrate.grid import POINTWISE_GRID
 from ridgepoint.measurement.calibrate.linear import DTYPES
 from ridgepoint.measurement.calibrate.pool import Pool, weight_stream
 
-__all__ = ["KINDS", "Made", "behind", "kinds_of", "pointwise_samples", "refresh", "timed"]
+__all__ = ["KINDS", "Made", "behind", "behind_s", "kinds_of", "pointwise_samples", "refresh", "timed"]
 
 Made = tuple[Callable[[], object], tuple[Any, ...]]
 """A step, and the inputs that the operator before it has just written."""
@@ -51,6 +53,11 @@ def behind(made: Made, stream: Callable[[], object], visits: int) -> list[int]:
         step()
         samples.append(time.thread_time_ns() - before)
     return samples
+
+
+def behind_s(made: Made, between: Callable[[], object], visits: int) -> float:
+    """20th percentile of the step's seconds behind `between`."""
+    return float(np.percentile(behind(made, between, visits), 20)) * 1e-9
 
 
 def timed(made: Made, seconds: float, stream: Callable[[], object]) -> Any:
