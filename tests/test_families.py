@@ -157,3 +157,12 @@ def test_gemma_with_images_is_its_text_model() -> None:
     assert any("vision_config" in said for said in model.not_modelled)
     with pytest.raises(BadInput, match="text_config"):
         from_config("g", {"model_type": "gemma3"})
+
+
+@pytest.mark.parametrize("field", ["q_lora_rank", "n_shared_experts"])
+@pytest.mark.parametrize("value", [-1, -(10**40), 10**9])
+def test_sizes_that_may_be_absent_are_bounded_too(field: str, value: int) -> None:
+    folder = Path(__file__).parents[1] / "ridgepoint" / "workload" / "data" / "llm"
+    config = json.loads((folder / "deepseek-v3.json").read_text(encoding="utf-8"))
+    with pytest.raises(BadInput, match=f"{field} is"):
+        from_config("d", config | {field: value})

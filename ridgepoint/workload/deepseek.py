@@ -33,6 +33,9 @@ def build(name: str, config: dict[str, Any]) -> Decoder:
     for field in ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"):
         if not 1 <= getattr(c, field) <= 2**16:
             raise BadInput(f"{name}: config.json: {field} is {getattr(c, field)}; possible is 1 to {2**16}")
+    for field in ("q_lora_rank", "n_shared_experts"):
+        if not 0 <= (getattr(c, field) or 0) <= 2**16:
+            raise BadInput(f"{name}: config.json: {field} is {getattr(c, field)}; possible is 0 to {2**16}")
     check_silu(name, c, "the DeepSeek family")
     heads = c.num_attention_heads
     latent = Latent(c.q_lora_rank or 0, c.kv_lora_rank, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim)
