@@ -171,14 +171,25 @@ def test_a_malformed_or_poor_target_is_refused(ridge, tmp_path, text, says):
 def test_a_model_that_does_not_fit_is_refused_with_need_and_rest(ridge, tmp_path):
     huge = {**CONFIG, "hidden_size": 16384, "intermediate_size": 131072, "num_hidden_layers": 400}
     (tmp_path / "config.json").write_text(json.dumps({**huge, "num_attention_heads": 128}))
-    for command in (["why", tmp_path, "bf16..int8"], ["measure", tmp_path], ["predict", tmp_path]):
+    for command in (["why", tmp_path, "bf16..int8"], ["measure", tmp_path], ["compare", tmp_path]):
         ran = ridge(*command, *ON)
-        assert (
-            "needs" in ran.complaint
-            and "TiB" in ran.complaint
-            and ("are free" in ran.complaint or "in all" in ran.complaint)
-        )
+        assert "needs" in ran.complaint and "TiB" in ran.complaint and "are free" in ran.complaint
         assert (ran.code, ran.out) == (2, "")
+
+
+def test_what_does_not_fit_is_still_predicted_and_the_prediction_says_so(ridge, tmp_path):
+    huge = {**CONFIG, "hidden_size": 16384, "intermediate_size": 131072, "num_hidden_layers": 400}
+    (tmp_path / "config.json").write_text(json.dumps({**huge, "num_attention_heads": 128}))
+    ran = ridge("predict", tmp_path, *ON, "--json")
+    found = json.loads(ran.out)
+    assert ran.code == 0 and found["metrics"]["latency_s"]["value"] > 1
+    assert found["flags"][0].startswith("does not fit: it needs") and "TiB" in found["flags"][0]
+    assert "! does not fit" in ridge("predict", tmp_path, *ON).out
+    placed = ridge("why", tmp_path, "bf16..int8", "--batch", 1, "--predict-only", *ON)
+    assert placed.code == 0 and "Bet:" in placed.out
+    assert "on paper only" in placed.complaint and "in all; no batch of the grid fits" in placed.complaint
+    assert ridge("why", MODEL, "bf16..int8", "--batch", 1, "--predict-only", *ON).err == ""
+    assert not any("does not fit" in flag for flag in json.loads(ridge("predict", MODEL, *ON, "--json").out)["flags"])
 
 
 @pytest.mark.skipif(CUDA, reason="a CUDA device is here")

@@ -17,6 +17,7 @@ from ridgepoint.measurement.trace.trace import trace_built
 from ridgepoint.prediction import step_time
 from ridgepoint.prediction.near import near_seconds
 from ridgepoint.prediction.residency import code_key
+from ridgepoint.prediction.results import result_bytes
 from ridgepoint.study.context_modules import _gaps, with_module_context
 from ridgepoint.study.fit_cache import fit_near
 from ridgepoint.workload import Conv, Pointwise, Traced, decode, forward, laid_out, load_model
@@ -63,6 +64,19 @@ def test_a_small_module_saves_and_a_large_one_does_not() -> None:
     assert saved(64) == pytest.approx(6 * 9e-6 + 6 * 2e-6, rel=1e-6)  # 16 KB of weights a layer
     assert 0 < saved(320) < saved(64)
     assert saved(1024) == 0.0
+
+
+def test_a_saving_has_an_interval_of_its_own() -> None:
+    plan = resolve("fp32", "fp32").plan(stack(64), forward(1, 1))
+    near, far = step_time(plan, NEAR), step_time(plan, TARGET)
+    assert near.near_s == pytest.approx(far.seconds - near.seconds)
+    share, sigma = near.shares()["near", "", ""]
+    assert share == pytest.approx(near.near_s / near.seconds)
+    bare = msgspec.structs.replace(NEAR, near=None)
+    assert ("near", "", "") not in step_time(plan, bare).shares()
+    assert near.sigma >= share * sigma > 0
+    large = step_time(resolve("fp32", "fp32").plan(stack(1024), forward(1, 1)), NEAR)
+    assert ("near", "", "") not in large.shares()
 
 
 def test_no_call_saves_more_than_four_fifths_of_itself() -> None:
@@ -148,11 +162,44 @@ def test_a_factor_is_of_the_law_and_not_of_what_is_saved() -> None:
 
 
 def test_pooling_and_group_norm_are_other_operators_with_channels_last() -> None:
-    pool = Pointwise("p", "other", "pool", 100, 9, "fp32")
-    assert laid_out(pool, last=True).kind == "pool_last"
-    assert laid_out(laid_out(pool, last=True), last=False) == pool
-    add = Pointwise("a", "other", "add", 100, 9, "fp32")
-    assert laid_out(add, last=True) == add
+    for kind in ("pool", "avg_pool"):
+        pool = Pointwise("p", "other", kind, 100, 9, "fp32", pixels=25)
+        assert laid_out(pool, last=True).kind == f"{kind}_last"
+        assert laid_out(laid_out(pool, last=True), last=False) == pool
+        assert result_bytes(pool) == result_bytes(laid_out(pool, last=True)) == 4 * 100
+    for other in (Pointwise("a", "other", "add", 100, 9, "fp32"), Pointwise("p", "other", "pool", 100, 9, "fp32")):
+        assert laid_out(other, last=True) == other  # an addition, and windows over something else than images
+
+
+@pytest.mark.parametrize(
+    ("side", "kind", "rows", "cols"),
+    [(31, "group_norm_last", 6 * 31**2, 4), (32, "group_norm_last_large", 6, 4 * 32**2)],
+)
+def test_group_norm_with_channels_last_is_another_algorithm_by_the_size_of_images(
+    side: int, kind: str, rows: int, cols: int
+) -> None:
+    norm = Pointwise("n", "other", "group_norm", 6, 4 * side**2, "fp32", pixels=side**2)
+    last = laid_out(norm, last=True)
+    assert (last.kind, last.rows, last.cols) == (kind, rows, cols)
+    assert laid_out(last, last=True) == last
+    assert laid_out(last, last=False) == norm
+    assert (last.flops, last.activation_bytes) == (norm.flops, norm.activation_bytes)
+
+
+@pytest.mark.parametrize("module", [nn.InstanceNorm2d(8), nn.GroupNorm(2, 8), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(4)])
+def test_what_a_trace_says_of_images_and_of_other_tensors(module: nn.Module) -> None:
+    x = torch.randn(2, 8, 16, 16).to(memory_format=torch.channels_last)
+    traced = trace_built("t:t", Built(module.eval(), (x,), {}, 2), ("fp32",))
+    (op,) = (op for op in traced.forward_ops(forward(2, 1), "fp32") if op.kind not in ("view", "copy"))
+    wanted = {nn.InstanceNorm2d: "group_norm", nn.GroupNorm: "group_norm_last"}.get(type(module), "avg_pool_last")
+    assert op.kind == wanted  # torch turns the input of an instance norm to channels first
+
+
+def test_norms_of_groups_of_three_dimensions_have_no_order_of_pixels() -> None:
+    traced = trace_built("t:t", Built(nn.GroupNorm(2, 8).eval(), (torch.randn(2, 8, 50),), {}, 2), ("fp32",))
+    (op,) = traced.forward_ops(forward(2, 1), "fp32")
+    turned = laid_out(op, last=True)
+    assert (turned.kind, turned.rows, turned.cols) == ("group_norm", 4, 200)
 
 
 @pytest.mark.parametrize("last", [False, True])

@@ -55,7 +55,7 @@ def why(
     from ridgepoint.study.accuracy import Text, check_accuracy
     from ridgepoint.study.provenance import provenance
     from ridgepoint.study.question import ask
-    from ridgepoint.study.why import Effort, stored_bet
+    from ridgepoint.study.why import Effort, misfit_on_paper, stored_bet
     from ridgepoint.study.why import why as settle_question
 
     check_text(text, protocol)
@@ -75,6 +75,8 @@ def why(
     with Store(default_path()) as store, _Watch(quiet=as_json) as watcher:
         if predict_only:
             show_unsettled(stored_bet(question, store, provenance())[0], [], as_json)
+            if misfit := misfit_on_paper(question):
+                sys.stderr.write(f"ridge: on paper only: {misfit}\n")
             return 0
         answer = settle_question(question, store, provenance(), watcher, effort, room_bytes(device))
     show(answer, as_json, report)

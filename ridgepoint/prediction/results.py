@@ -1,7 +1,7 @@
 """Bytes of what an operator makes: what its caller holds, keeps for a backward pass, and gives back."""
 
 from ridgepoint.quantity import Array
-from ridgepoint.workload import DTYPE_BYTES, Attention, Conv, Linear, Matmul, Op, Pointwise
+from ridgepoint.workload import DTYPE_BYTES, POINTWISE, Attention, Conv, Linear, Matmul, Op, Pointwise
 
 __all__ = ["result_bytes"]
 
@@ -23,4 +23,4 @@ def _elements(op: Op) -> Array:
         return sum((g.tokens for g in op.groups), start=0.0) * op.heads * (op.value_dim or op.head_dim)
     if not isinstance(op, Pointwise) or op.kind == "view":
         return 0.0
-    return op.rows if op.kind in ("pool", "pool_last", "reduce") else op.rows * op.cols
+    return op.rows * op.cols if POINTWISE[op.kind].writes else op.rows

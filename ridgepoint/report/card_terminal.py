@@ -12,6 +12,7 @@ from ridgepoint.hardware import AttentionLaw, Level, LinearLaw, Target
 from ridgepoint.hardware.law import decode_terms, prefill_terms
 from ridgepoint.quantity import show, show_bytes, show_time
 from ridgepoint.report.grid_terminal import add, grid, heading, line, pairs
+from ridgepoint.report.machine_words import machine_facts
 from ridgepoint.report.words import ABSENT, clean, factor, given, percent
 from ridgepoint.workload.format import format_named
 
@@ -69,11 +70,13 @@ def _title(text: str, figures: Sequence[_Sourced]) -> RenderableType:
 
 
 def _machine(target: Target) -> Iterator[tuple[str, str]]:
-    yield from target.machine.items()
+    gpu = target.kind == "gpu"
+    told = () if gpu or target.memory_bytes is None else ("memory_total_bytes", "memory_total_gib")
+    yield from machine_facts({name: fact for name, fact in target.machine.items() if name not in told})
     if target.cores is not None and "cores" not in target.machine:
         yield "cores", str(target.cores)
     if target.memory_bytes is not None:
-        yield "memory", show_bytes(target.memory_bytes)
+        yield "GPU memory" if gpu else "memory", show_bytes(target.memory_bytes)
     if target.machine_id:
         yield "machine id", target.machine_id
 

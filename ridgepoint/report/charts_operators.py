@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ridgepoint.quantity import show, show_time
+from ridgepoint.report.operator_words import operator_words, short_operator
 from ridgepoint.report.scale import log_scale
 from ridgepoint.report.svg import Plot, axes, element, label, line, mark, picture
 from ridgepoint.report.words import clean, percent, short
@@ -13,7 +14,8 @@ __all__ = ["roofline_chart", "waterfall_chart"]
 WIDTH = 460
 _BARS = 9
 """Operators with a bar of their own in a waterfall, those that change most; the others share the last."""
-_ROW, _NAMES = 26, 150
+_ROW, _NAMES, _LETTERS = 26, 186, 24
+"""Of a bar: its height, the width for its name and the letters that fit into it."""
 _LEAST_CHANGE = 5e-4
 """Of the longer step: what changes less has no bar of its own."""
 
@@ -33,8 +35,8 @@ def waterfall_chart(a: SideCard, b: SideCard, batch: str) -> str:
         low, high = sorted((levels[i], levels[i + 1]))
         said = f"{'−' if change < 0 else '+'}{show_time(abs(change))}"
         style = "saves" if change < 0 else "adds"
-        parts.append(_bar(i + 1, short(clean(name), 20), low / most, high / most, style, said))
-        words.append(f"{name} {said}")
+        parts.append(_bar(i + 1, short_operator(name, _LETTERS), low / most, high / most, style, said))
+        words.append(f"{operator_words(name)} {said}")
     parts.append(_bar(len(steps) + 1, f"{short(clean(b.text), 18)}: {show_time(last)}", 0.0, last / most, "whole-b"))
     words.append(f"{b.text} {show_time(last)}")
     described = f"Predicted time at batch {batch}, operator by operator: " + "; ".join(words) + "."
@@ -137,4 +139,4 @@ _NAME = 12
 def _op_words(side: SideCard, op: OpCard) -> str:
     whole = _sum(next(ops for ops in side.ops.values() if op in ops))
     rate = f"{show(op.flops / op.time_s, 'FLOP/s')} at {op.flops / op.bytes:.2g} FLOPs per byte"
-    return f"{side.text} {op.name}: {rate}, {show_time(op.time_s)}, {percent(op.time_s / whole)}"
+    return f"{side.text} {operator_words(op.name)}: {rate}, {show_time(op.time_s)}, {percent(op.time_s / whole)}"

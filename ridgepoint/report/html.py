@@ -17,20 +17,23 @@ from ridgepoint.report.charts import (
     step_chart,
 )
 from ridgepoint.report.compile_words import compile_lines
+from ridgepoint.report.contents import with_contents
 from ridgepoint.report.html_operators import operators_section, record_section
+from ridgepoint.report.machine_words import machine_facts
 from ridgepoint.report.markup import cell, escaped, fact_list, figure, legend, scrolling_table
+from ridgepoint.report.operator_words import kernel_lines
+from ridgepoint.report.unit_words import beside_weights, bet_definitions, step_words, weights_words
 from ridgepoint.report.words import (
     ABSENT,
-    DEFINITIONS,
     absent_reason,
     batches,
     bounds_words,
+    clean,
     error_of,
     factor,
     flip_words,
     given,
     inside,
-    kernel_lines,
     measured_flip,
     percent,
     points_of,
@@ -39,7 +42,6 @@ from ridgepoint.report.words import (
     sign_of,
     signed,
     span,
-    step_words,
     tally,
     times,
     verdicts,
@@ -55,7 +57,7 @@ def answer_html(answer: Answer) -> str:
     """The page. The same answer gives the same text; nothing is requested from anywhere and nothing is run."""
     sections = (
         _head(answer), _speedups(answer), _table_section(answer), _times(answer), operators_section(answer.bet),
-        _memory(answer), record_section(answer), _method(answer), _machine(answer), _flags(answer), _definitions(),
+        _memory(answer), record_section(answer), _method(answer), _machine(answer), _flags(answer), _definitions(answer.bet),
     )  # fmt: skip
     return page(question(answer.bet), sections)
 
@@ -67,27 +69,34 @@ def page(title: str, sections: Iterable[str]) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">\n<link rel="icon" href="data:,">\n'
-        f"<title>{escaped(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(sections)
-        + "\n</main>\n</body>\n</html>\n"
+        f"<title>{escaped(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        + with_contents("\n".join(sections))
+        + "\n</body>\n</html>\n"
     )
 
 
 def _head(answer: Answer) -> str:
     bet = answer.bet
-    lines = "".join(f"<p>{escaped(text)}</p>" for text in verdicts(answer))
+    outside = [clean(curve.outside) for curve in bet.curves if curve.outside]
+    lines = "".join(f"<p>{escaped(_without(text, outside))}</p>" for text in verdicts(answer))
+    beside = "".join(f"<p>{escaped(words)}.</p>" for words in outside)
     cards = "".join(_card(answer, curve) for curve in bet.curves)
     return (
         f'<header>\n<p class="kicker">Ridgepoint · a bet, settled · {escaped(answer.created[:10])}</p>\n'
         f"<h1>{escaped(question(bet))}</h1>\n"
-        f'<div class="verdict">{lines}</div>\n<p class="soft">Stated before measuring: “{escaped(bet.statement)}”. '
+        f'<div class="verdict">{lines}</div>\n{beside}<p class="soft">Stated before measuring: “{escaped(bet.statement)}”. '
         f'{escaped(_weights(bet))}</p>\n</header>\n<div class="cards">{cards}</div>'
     )
 
 
+def _without(verdict: str, sentences: Iterable[str]) -> str:
+    """The verdict without the sentences that stand below it."""
+    return next((verdict.removesuffix(f". {s}") for s in sentences if verdict.endswith(f". {s}")), verdict)
+
+
 def _weights(bet: Bet) -> str:
-    source = "with random weights" if bet.random_weights else "with the checkpoint's weights"
-    return f"{step_words(bet)[0].upper()}{step_words(bet)[1:]}, {source}, on {bet.device} of {bet.target}.".replace(
+    step = step_words(bet)
+    return f"{step[0].upper()}{step[1:]}, with {weights_words(bet)}, on {bet.device} of {bet.target}.".replace(
         "  ", " "
     )
 
@@ -152,7 +161,7 @@ def _speedups(answer: Answer) -> str:
     ]
     return (
         '<h2>Predicted and measured</h2>\n<p class="soft">Above the dashed line B is faster. Both axes are '
-        "logarithmic; point at a dot, or reach it with Tab, to read it.</p>\n"
+        "logarithmic; point at a dot to read it; the figures are below as a table.</p>\n"
         f'{legend(keys)}\n<div class="charts">{"".join([*speed, *steps])}</div>'
     )
 
@@ -284,7 +293,7 @@ def _memory(answer: Answer) -> str:
     bet = answer.bet
     sides = (bet.a, *bet.b)
     chart = figure(
-        f"at batch {bet.grid[-1]}", memory_chart(sides), legend((("w", "weights"), ("m", "KV cache and activations")))
+        f"at batch {bet.grid[-1]}", memory_chart(sides), legend((("w", "weights"), ("m", beside_weights(bet))))
     )
     peak = [
         f"{p.b} at batch {p.batch}: {show_bytes(p.peak_memory_bytes)}"
@@ -351,8 +360,11 @@ def _method(answer: Answer) -> str:
 
 def _machine(answer: Answer) -> str:
     bet = answer.bet
-    rows = [("target", f"{bet.target}, calibrated {bet.target_date}"), ("machine id", bet.machine_id or ABSENT)]
-    rows += [(str(name), str(value)) for name, value in sorted(answer.machine.items())]
+    rows = [
+        ("target", f"{bet.target}, calibrated {bet.target_date}"),
+        ("calibrated on machine", bet.machine_id or ABSENT),
+    ]
+    rows += machine_facts({name: answer.machine[name] for name in answer.machine if name not in answer.versions})
     rows += [(str(name), str(value)) for name, value in sorted(answer.versions.items())]
     rows += [("bet", answer.id), ("stored", answer.created), ("sha256 of the bet", answer.digest)]
     return f"<h2>Machine and versions</h2>\n{fact_list(rows)}"
@@ -372,5 +384,5 @@ def _flags(answer: Answer) -> str:
     )
 
 
-def _definitions() -> str:
-    return f"<h2>Definitions</h2>\n{fact_list(DEFINITIONS.items())}"
+def _definitions(bet: Bet) -> str:
+    return f"<h2>Definitions</h2>\n{fact_list(bet_definitions(bet.model).items())}"

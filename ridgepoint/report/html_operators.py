@@ -2,7 +2,8 @@
 
 from ridgepoint.quantity import show, show_time
 from ridgepoint.report.charts_operators import roofline_chart, waterfall_chart
-from ridgepoint.report.markup import cell, figure, legend, scrolling_table
+from ridgepoint.report.markup import cell, escaped, figure, legend, scrolling_table
+from ridgepoint.report.operator_words import operator_notes, operator_words
 from ridgepoint.report.words import percent
 from ridgepoint.study.document import Answer, Bet, OpCard, SideCard
 
@@ -29,11 +30,14 @@ def operators_section(bet: Bet) -> str:
         ("square", f"operator of {bet.a.text}"),
         ("seen", "operator of B"),
     )
-    tables = [_operators(side, end) for side in (bet.a, *bet.b) for end in ends]
+    sides = (bet.a, *bet.b)
+    tables = [_operators(side, end) for side in sides for end in ends]
+    notes = operator_notes(op.name for side in sides for end in ends for op in side.ops[end])
+    tables += [f'<p class="soft">{escaped(f"{note[0].upper()}{note[1:]}.")}</p>' for note in notes]
     return (
         '<h2>Operator by operator</h2>\n<p class="soft">Predicted. The slopes are the attained read bandwidths of each level of '
-        "memory, the level lines the attained arithmetic rates, one thread; point at an operator, or reach it with Tab."
-        f'</p>\n{legend(keys)}\n<div class="charts">{"".join([*falls, *roofs])}</div>\n'
+        "memory, the level lines the attained arithmetic rates, one thread; point at an operator "
+        f'to read it, or open the tables below.</p>\n{legend(keys)}\n<div class="charts">{"".join([*falls, *roofs])}</div>\n'
         f"<details><summary>All operators as tables</summary>{''.join(tables)}</details>"
     )
 
@@ -47,7 +51,7 @@ def _operators(side: SideCard, batch: str) -> str:
 def _operator(op: OpCard, whole: float) -> list[str]:
     rate = show(op.flops / op.time_s, "FLOP/s") if op.time_s > 0 and op.flops else "–"
     return [
-        cell(op.name), cell(op.kernel, 1, "reason"), cell(show_time(op.time_s)), cell(percent(op.time_s / whole)),
+        cell(operator_words(op.name)), cell(op.kernel, 1, "reason"), cell(show_time(op.time_s)), cell(percent(op.time_s / whole)),
         cell(show(op.flops, "FLOP")), cell(show(op.bytes, "B")), cell(rate), cell(op.bound, 1, "reason"),
     ]  # fmt: skip
 

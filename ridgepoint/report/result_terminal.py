@@ -11,8 +11,11 @@ from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import Target
 from ridgepoint.quantity import show, show_bytes, show_time
 from ridgepoint.report.grid_terminal import add, grid, heading, line, pairs
-from ridgepoint.report.words import ABSENT, clean, given, kernel_lines, signed
+from ridgepoint.report.operator_words import kernel_lines, operator_notes, operator_words
+from ridgepoint.report.unit_words import metric_definition, metric_label, metric_method
+from ridgepoint.report.words import ABSENT, clean, given, signed
 from ridgepoint.result import METRICS, OpRow, Result, Value
+from ridgepoint.study.units import unit_of
 from ridgepoint.workload import arithmetic_dtype
 
 __all__ = ["compare_table", "result_table"]
@@ -40,6 +43,8 @@ class _Operators:
         in_row = options.max_width >= _WIDE + max(map(len, kernels.values()), default=0)
         yield _head(result.kind, result)
         yield _operators(result, self.target, options.max_width >= _WIDE, in_row)
+        for note in operator_notes(row.name for row in result.ops):
+            yield line(note, "dim")
         if kernels and not in_row:
             yield heading("kernels")
             yield pairs(kernel_lines(kernels))
@@ -67,7 +72,7 @@ def _operators(result: Result, target: Target | None, rates: bool, kernels: bool
     total = result.latency_s
     for row in result.ops:
         cells = [
-            row.name, str(row.count), show_time(row.time_s), _interval(row.time_s, row.low_s, row.high_s),
+            operator_words(row.name), str(row.count), show_time(row.time_s), _interval(row.time_s, row.low_s, row.high_s),
             _whole(row.time_s / total), row.bound or ABSENT, _amount(row.flops / 1e9), _amount(row.bytes / 1e6),
         ]  # fmt: skip
         flops, traffic = _rate(row.flops, row.time_s), _rate(row.bytes, row.time_s)
@@ -148,8 +153,9 @@ def _shown(name: str, value: float) -> str:
 
 
 def _totals(result: Result) -> Iterator[tuple[str, str]]:
+    unit = unit_of(result.workload)
     for name, value in result.metrics.items():
-        label = METRICS[name].label if name in METRICS else name
+        label = metric_label(name, unit)
         if value is None:
             yield (
                 label,
@@ -157,7 +163,7 @@ def _totals(result: Result) -> Iterator[tuple[str, str]]:
                 f"{_reason(result, name).removeprefix('not measurable here: ')}",
             )
         else:
-            yield label, f"{_shown(name, value.value)}{_ends(name, value)}; {value.method}"
+            yield label, f"{_shown(name, value.value)}{_ends(name, value)}; {metric_method(value, unit)}"
 
 
 def _reason(result: Result, name: str) -> str:
@@ -169,9 +175,10 @@ def _ends(name: str, value: Value) -> str:
 
 
 def _definitions(result: Result, target: Target | None) -> Iterator[tuple[str, str]]:
+    unit = unit_of(result.workload)
     for name in result.metrics:
         if name in METRICS:
-            yield METRICS[name].label, METRICS[name].definition
+            yield metric_label(name, unit), metric_definition(name, unit)
     if target is not None:
         scopes = ", ".join(sorted({f"{p.dtype} {show(p.flops_per_s, 'FLOP/s')} ({p.scope})" for p in target.peaks}))
         yield "MFU", f"mfu.v1: achieved FLOP/s / peak of the kernel's dtype: {scopes or 'no peaks in this target'}"
@@ -201,6 +208,8 @@ def _compared_operators(predicted: Result, measured: Result) -> Iterator[Rendera
         add(table, *_compared(name, ours.get(name), theirs.get(name), measured.latency_s))
     yield table
     yield line("error: predicted / measured - 1; adds: its share of the measured step", "dim")
+    for note in operator_notes((*ours, *theirs)):
+        yield line(note, "dim")
     yield from _unlike(ours, theirs)
 
 
@@ -209,12 +218,12 @@ def _compared(name: str, ours: OpRow | None, theirs: OpRow | None, step_s: float
         row = ours or theirs
         assert row is not None, "a name comes from one of the two"
         times = (show_time(row.time_s), ABSENT) if ours else (ABSENT, show_time(row.time_s))
-        return name, str(row.count), times[0], ABSENT, times[1], ABSENT, ABSENT, ABSENT
+        return operator_words(name), str(row.count), times[0], ABSENT, times[1], ABSENT, ABSENT, ABSENT
     error = ours.time_s / theirs.time_s - 1 if theirs.time_s > 0 else None
     interval = _interval(ours.time_s, ours.low_s, ours.high_s)
     hit = "yes" if ours.low_s <= theirs.time_s <= ours.high_s else "no"
     return (
-        name, str(ours.count), show_time(ours.time_s), interval, show_time(theirs.time_s), signed(error),
+        operator_words(name), str(ours.count), show_time(ours.time_s), interval, show_time(theirs.time_s), signed(error),
         signed((ours.time_s - theirs.time_s) / step_s), hit,
     )  # fmt: skip
 
@@ -223,15 +232,15 @@ def _unlike(ours: dict[str, OpRow], theirs: dict[str, OpRow]) -> Iterator[Render
     for name, row in ours.items():
         other = theirs.get(name)
         if other is not None and row.kernel and other.kernel and row.kernel != other.kernel:
-            yield line(f"! {name}: predicted for {row.kernel}, measured with {other.kernel}", "yellow")
+            yield line(f"! {operator_words(name)}: predicted for {row.kernel}, measured with {other.kernel}", "yellow")
 
 
 def _compared_totals(predicted: Result, measured: Result) -> RenderableType:
     table = grid(("<metric", "predicted", "80 %", "measured", "error", "in 80 %"))
-    reasons = []
+    unit, reasons = unit_of(measured.workload), []
     for name in dict.fromkeys((*predicted.metrics, *measured.metrics)):
         ours, theirs = predicted.metrics.get(name), measured.metrics.get(name)
-        label = METRICS[name].label if name in METRICS else name
+        label = metric_label(name, unit)
         error = ours.value / theirs.value - 1 if ours and theirs and theirs.value else None
         hit = (
             ABSENT

@@ -1,4 +1,4 @@
-"""Inline SVG by hand: escaped elements, a plot with two logarithmic axes, and marks that a keyboard can reach."""
+"""Inline SVG by hand: escaped elements, a plot with two logarithmic axes, and marks with their words."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def label(x: float, y: float, text: str, style: str = "", anchor: str = "start")
 
 
 def picture(width: int, height: int, description: str, still: Iterable[str], marks: Iterable[str] = ()) -> str:
-    """An SVG: `still` is one image with a description, `marks` are the points that can be reached one by one."""
+    """An SVG: `still` is one image with a description, `marks` are the points, each with words of its own for a screen reader."""
     image = element("g", {"role": "img", "aria-label": description}, *still)
     return element("svg", {"viewBox": f"0 0 {width} {height}", "role": "group", "aria-label": "chart"}, image, *marks)
 
@@ -107,7 +107,7 @@ def mark(
     ends: tuple[float, float] | None = None,
     square: bool = False,
 ) -> str:
-    """A measured value with its interval; reachable by Tab, and `words` are then shown at the top of the plot."""
+    """A measured value with its interval; `words` are read aloud, and shown at the top of the plot where it is pointed at."""
     px, py = plot.px(x), plot.py(y)
     parts = [element("title", {}, escape(clean(words)))]
     if ends is not None:
@@ -121,4 +121,4 @@ def mark(
     parts.append(element("circle", {"cx": px, "cy": py, "r": 13, "class": "halo"}))
     tip = wrap(clean(words), _TIP_LETTERS, max_lines=2, placeholder=" …")
     parts += [label(4.0, 10.0 + 14 * i, text, "tip") for i, text in enumerate(tip)]
-    return element("g", {"class": f"mark {style}", "tabindex": 0, "role": "img", "aria-label": words}, *parts)
+    return element("g", {"class": f"mark {style}", "role": "img", "aria-label": words}, *parts)

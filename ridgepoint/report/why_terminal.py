@@ -11,7 +11,9 @@ from ridgepoint.report.accuracy_words import accuracy_lines
 from ridgepoint.report.chart_terminal import LEGEND, speedup_chart
 from ridgepoint.report.compile_words import compile_lines, predicted_compile_lines
 from ridgepoint.report.grid_terminal import add, grid, heading, line, pairs
+from ridgepoint.report.operator_words import kernel_words
 from ridgepoint.report.scale import log_scale
+from ridgepoint.report.unit_words import step_words, weights_words
 from ridgepoint.report.words import (
     ABSENT,
     absent_reason,
@@ -22,7 +24,6 @@ from ridgepoint.report.words import (
     flip_words,
     given,
     inside,
-    kernel_words,
     measured_flip,
     percent,
     points_of,
@@ -31,7 +32,6 @@ from ridgepoint.report.words import (
     sign_of,
     signed,
     span,
-    step_words,
     tally,
     times,
     verdicts,
@@ -61,6 +61,7 @@ def bet_panel(bet: Bet) -> RenderableType:
             line(f"flip predicted: {flip_words(bet.flips.get(curve.b), curve.batch)}"),
         ]
     parts += [Text(), Text.assemble(("Bet: ", "bold"), clean(bet.statement)), line(_footnote(bet), "dim")]
+    parts += [line(curve.outside) for curve in bet.curves if curve.outside]
     parts += [line(words) for words in predicted_compile_lines(bet)]
     parts += [line(f"! {flag}", "yellow") for flag in bet.flags]
     return Group(*parts, Rule(style="dim"))
@@ -80,10 +81,9 @@ def _bounds(side: SideCard) -> str:
 
 
 def _footnote(bet: Bet) -> str:
-    weights = (
-        "random weights (speed does not depend on their values)" if bet.random_weights else "the checkpoint's weights"
-    )
-    return f"{weights}; within {percent(bet.tie)} is a tie; calibrated {bet.target_date}; roofline from attained rates"
+    weights = weights_words(bet)
+    values = " (speed does not depend on their values)" if weights == "random weights" else ""
+    return f"{weights}{values}; within {percent(bet.tie)} is a tie; calibrated {bet.target_date}; roofline from attained rates"
 
 
 def answer_table(answer: Answer) -> RenderableType:

@@ -6,31 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from ridgepoint.quantity import show_time
-from ridgepoint.result import METRICS
 from ridgepoint.study.document import Answer, Bet, Curve, Flip, Point, SideCard
 
 __all__ = [
-    "ABSENT", "DEFINITIONS", "Tally", "absent_reason", "batches", "bounds_words", "clean", "error_of", "factor",
-    "flip_words", "given", "inside", "kernel_lines", "kernel_words", "measured_flip", "percent", "points_of",
-    "question", "short", "side_named", "sign_of", "signed", "span", "step_words", "tally", "times", "verdicts",
+    "ABSENT", "Tally", "absent_reason", "batches", "bounds_words", "clean", "error_of", "factor",
+    "flip_words", "given", "inside", "measured_flip", "percent", "points_of",
+    "question", "short", "side_named", "sign_of", "signed", "span", "tally", "times", "verdicts",
 ]  # fmt: skip
 
 ABSENT = "–"
 NOT_RUN = "not needed, the measured points decide"
 INTERRUPTED = "interrupted before it"
 _CEILING_LIMIT = 1e5
-
-DEFINITIONS = {
-    "speed-up": "speedup.v1: time per token of A / time per token of B at the same batch; above 1, B is faster",
-    "predicted interval": "interval.v1: 80 %, from the errors of the calibration at points it was not fitted to",
-    "measured interval": "paired.v1: 95 %, over interleaved rounds of A and B",
-    "error": "error.v1: predicted / measured - 1",
-    "flip": "flip.v1: batch where the speed-up crosses 1, log interpolated, between points over 5 % from it",
-    "ceiling": "ceiling.v1: Amdahl, speed-up if the operators that differ took no time at all",
-    "roofline": "roofline.v1: max(FLOPs / peak, bytes / bandwidth) per operator, summed: the yardstick",
-    **{metric.label: metric.definition for metric in METRICS.values()},
-}
-"""What each figure of an answer means, with the id of the definition."""
 
 
 def clean(text: object) -> str:
@@ -92,14 +79,6 @@ def given(value: float | None, show: Any) -> str:
 def batches(grid: Sequence[int]) -> str:
     """`"batch 1, 4, 16, 64"`."""
     return "batch " + ", ".join(str(b) for b in grid)
-
-
-def step_words(bet: Bet) -> str:
-    """What one step is: `"decode with 512 cached tokens"`."""
-    if bet.phase == "decode":
-        return f"decode with {bet.context} cached tokens" if bet.context else "one token per sequence"
-    cached = f" on {bet.context} cached" if bet.context else ""
-    return f"{clean(bet.phase)} of {bet.new} tokens{cached}"
 
 
 def question(bet: Bet) -> str:
@@ -216,21 +195,6 @@ def bounds_words(bounds: Mapping[str, float], most: int = 2) -> str:
     """What a side waits for: `"memory 81 %, compute 12 %"`, largest first."""
     top = sorted(bounds.items(), key=lambda item: (-item[1], item[0]))[:most]
     return ", ".join(f"{clean(name)} {percent(share)}" for name, share in top if share >= 0.05) or ABSENT
-
-
-def kernel_lines(kernels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """(kernel, its operators): operators that share a kernel together."""
-    groups: dict[str, list[str]] = {}
-    for operator, kernel in kernels.items():
-        groups.setdefault(clean(kernel), []).append(clean(operator))
-    return tuple((kernel, ", ".join(operators)) for kernel, operators in groups.items())
-
-
-def kernel_words(kernels: Mapping[str, str]) -> str:
-    """`"torch._weight_int8pack_mm; lm_head by F.linear:bf16"`: the kernel of most operators, then the others."""
-    groups = sorted(kernel_lines(kernels), key=lambda group: -group[1].count(","))
-    rest = [f"{operators} by {kernel}" for kernel, operators in groups[1:]]
-    return "; ".join([kernel for kernel, _ in groups[:1]] + rest) or "no kernel named"
 
 
 def verdicts(answer: Answer) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from ridgepoint.quantity import show_ratio
 from ridgepoint.study.cards import roofs, side_card
 from ridgepoint.study.document import Bet, Curve, Flip
 from ridgepoint.study.modules import not_modelled
+from ridgepoint.study.outside import outside_words
 from ridgepoint.study.question import Question, step_for
 from ridgepoint.workload import Plan
 
@@ -86,7 +87,8 @@ def place_bet(question: Question) -> Bet:
     curves, flips, cards = [], {}, []
     for text, side in zip(question.b_texts, question.b, strict=True):
         cells = {batch: cell(question, side, batch) for batch in question.grid}
-        curves.append(_curve(text, cells))
+        outside = outside_words({batch: (c.a, c.b) for batch, c in cells.items()}, question.a, side, text)
+        curves.append(_curve(text, cells, outside))
         flips[text] = _flip(question, side, cells)
         cards.append(side_card(question.target, text, side, {batch: (c.b, c.plan_b) for batch, c in cells.items()}))
     first = {batch: cell(question, question.b[0], batch) for batch in question.grid}
@@ -103,13 +105,13 @@ def place_bet(question: Question) -> Bet:
     )  # fmt: skip
 
 
-def _curve(text: str, cells: Mapping[int, Cell]) -> Curve:
+def _curve(text: str, cells: Mapping[int, Cell], outside: str) -> Curve:
     values = list(cells.values())
     return Curve(
         b=text, batch=tuple(cells), speedup=tuple(c.speedup for c in values), low=tuple(c.low for c in values),
         high=tuple(c.high for c in values), a_s=tuple(float(c.a.seconds) for c in values),
         b_s=tuple(float(c.b.seconds) for c in values), roofline=tuple(c.roofline for c in values),
-        ceiling=tuple(min(c.ceiling, 1e6) for c in values),
+        ceiling=tuple(min(c.ceiling, 1e6) for c in values), outside=outside,
     )  # fmt: skip
 
 

@@ -77,6 +77,8 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
     """Speed-up by max(FLOPs/peak, bytes/bandwidth): the yardstick."""
     ceiling: tuple[float, ...]
     """Amdahl: speed-up if what the choice rewrites took no time at all."""
+    outside: str = ""
+    """What of the predicted saving is not the weight format's, in a sentence; "" where that is little."""
 
 
 class Flip(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.quantity import show_bytes
 from ridgepoint.result import OpRow, Result, Value
 from ridgepoint.study.cards import kernels_of
-from ridgepoint.study.modules import not_modelled, subject_named
+from ridgepoint.study.modules import not_modelled, step_words, subject_named
 from ridgepoint.study.provenance import provenance
 from ridgepoint.study.question import check_step, target_for, traced_in
 from ridgepoint.workload import Encoder, Plan, Step, Traced, decode, forward, mixed, prefill, train, weights_directory
@@ -69,16 +69,18 @@ def _whole_inputs(encoder: Encoder, step: Step) -> Step:
     return forward(group.count, encoder.positions if encoder.patches else tokens)
 
 
+_AS_IF = "times are of the same machine with enough memory"
+
+
 def predict_side(setting: Setting) -> Result:
-    """`ridge predict`: the result on paper."""
+    """`ridge predict`: the result on paper; of a model that does not fit the target, with a flag that says so."""
     plan, target = setting.plan, setting.target
     need, room = float(predict_memory(plan).total_bytes), target.memory_bytes
-    if room is not None and need > room:
-        raise DoesNotFit(
-            f"{setting.model} as {plan.side} needs {show_bytes(need)}; {target.name} has {show_bytes(room)} in all"
-        )
+    misfit = f"does not fit: it needs {show_bytes(need)}, {target.name} has {show_bytes(room or 0.0)} in all; {_AS_IF}"
+    fits = room is None or need <= room
     result = predict(plan, target)
-    return replace(result, flags=(*result.flags, *not_modelled(plan.workload), *setting.flags))
+    flags = (*(() if fits else (misfit,)), *result.flags, *not_modelled(plan.workload), *setting.flags)
+    return replace(result, step=step_words(plan), flags=flags)
 
 
 def measure_side(setting: Setting, available_bytes: float, seconds: float = 6.0) -> Result:
@@ -135,7 +137,7 @@ def _result(plan: Plan, target: Target, message: dict[str, Any], kernels: dict[s
     memory, resident = message["memory_bytes"], message["resident_bytes"]
     energy = message.get("energy_j")
     return Result(
-        kind="measured", workload=plan.workload.name, step=str(plan.step), side=plan.side, target=target.name,
+        kind="measured", workload=plan.workload.name, step=step_words(plan), side=plan.side, target=target.name,
         metrics={
             "latency_s": Value(seconds, seconds * (1 - half), seconds * (1 + half), method),
             "tokens_per_s": _rate(tokens / seconds, half),

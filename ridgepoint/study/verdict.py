@@ -28,7 +28,12 @@ def flip_bracket(points: list[Point], flip: float) -> str:
 
 
 def verdict_line(bet: Bet, b: str, points: list[Point], because: str) -> str:
-    """One line for one B."""
+    """One line for one B; at its end what of the predicted saving is not its own."""
+    line, curve = _verdict(bet, b, points, because), next(c for c in bet.curves if c.b == b)
+    return f"{line}. {curve.outside}" if curve.outside else line
+
+
+def _verdict(bet: Bet, b: str, points: list[Point], because: str) -> str:
     known = sorted((p for p in points if p.b == b and p.measured_speedup), key=lambda p: p.batch)
     predicted = bet.flips.get(b)
     if not known:

@@ -25,9 +25,10 @@ from ridgepoint.study.document import Answer, Bet, Curve, Point, answer_from, be
 from ridgepoint.study.question import Question, step_for
 from ridgepoint.study.reason import Rows, reason
 from ridgepoint.study.track_record import record_behind
+from ridgepoint.study.units import unit_of
 from ridgepoint.study.verdict import measured_flip, verdict_line
 
-__all__ = ["Effort", "Watcher", "check_fits", "settle", "stored_bet", "why"]
+__all__ = ["Effort", "Watcher", "check_fits", "misfit_on_paper", "settle", "stored_bet", "why"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,17 @@ def why(
 
 def check_fits(question: Question, available_bytes: float) -> None:
     """Refuse a question whose sides do not fit the machine's memory together, with the need and what would fit."""
+    if misfit := _misfit(question, available_bytes, f"{show_bytes(available_bytes)} are free"):
+        raise DoesNotFit(f"{misfit}; --predict-only shows the prediction all the same")
+
+
+def misfit_on_paper(question: Question) -> str:
+    """What both sides need and what would fit the target's memory; "" where they fit, or where it is not known."""
+    room = question.target.memory_bytes
+    return "" if room is None else _misfit(question, room, f"{question.target.name} has {show_bytes(room)} in all")
+
+
+def _misfit(question: Question, available_bytes: float, room: str) -> str:
     need = []
     for batch in question.grid:
         step = step_for(question, batch)
@@ -94,17 +106,12 @@ def check_fits(question: Question, available_bytes: float) -> None:
         b = max(float(predict_memory(side.plan(question.workload, step)).total_bytes) for side in question.b)
         need.append((batch, a + b))
     batch, worst = need[-1]
-    if worst > 0.9 * available_bytes:
-        fits = [b for b, n in need if n <= 0.9 * available_bytes]
-        instead = (
-            f"batches up to {fits[-1]} fit"
-            if fits
-            else "no batch of the grid fits; a smaller model or a shorter --isl may"
-        )
-        raise DoesNotFit(
-            f"{question.model} at batch {batch} needs {show_bytes(worst)} for both sides; "
-            f"{show_bytes(available_bytes)} are free; {instead}"
-        )
+    if worst <= 0.9 * available_bytes:
+        return ""
+    fits = [b for b, n in need if n <= 0.9 * available_bytes]
+    smaller = "a smaller model" + (" or a shorter --isl" if unit_of(question.model) == "tokens" else "")
+    instead = f"batches up to {fits[-1]} fit" if fits else f"no batch of the grid fits; {smaller} may"
+    return f"{question.model} at batch {batch} needs {show_bytes(worst)} for both sides; {room}; {instead}"
 
 
 def stored_bet(question: Question, store: Store, provenance: Provenance) -> tuple[Record, Bet]:

@@ -202,8 +202,11 @@ POINTWISE: dict[str, PointwiseKind] = {
     "group_norm": PointwiseKind(1, 1, 5),
     "reduce": PointwiseKind(1, 0, 1),  # [rows, cols] is the input; mean, sum, maximum
     "pool": PointwiseKind(1, 0, 1),  # rows outputs of a window of cols
+    "avg_pool": PointwiseKind(1, 0, 1),
     "pool_last": PointwiseKind(1, 0, 1),  # channels last: other code, without branches
-    "group_norm_last": PointwiseKind(1, 1, 5),
+    "avg_pool_last": PointwiseKind(1, 0, 1),
+    "group_norm_last": PointwiseKind(1, 1, 5),  # of small images: a row is a group's channels of one pixel
+    "group_norm_last_large": PointwiseKind(1, 1, 5),  # of others: a row is a group of an item
     "copy": PointwiseKind(1, 1, 0),
     "transpose": PointwiseKind(1, 1, 0),  # a copy into another order
     "pass": PointwiseKind(1, 1, 1),  # an operator that nobody described, as a pass over its tensors
@@ -220,6 +223,7 @@ class Pointwise(Compulsory):
 
     `traffic`: elements read and written, where broadcasting or overlapping windows make them others than the kind's.
     `held`: those of them that are temporaries of one module: they cost time, and are no compulsory bytes.
+    `pixels`: of the images that it works on, where torch has other code for other orders in memory; 0 elsewhere.
     """
 
     name: str
@@ -232,6 +236,7 @@ class Pointwise(Compulsory):
     sweep: Sweep = "forward"
     traffic: Array = 0.0
     held: Array = 0.0
+    pixels: float = 0.0
 
     @property
     def traffic_bytes(self) -> Array:

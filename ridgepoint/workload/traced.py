@@ -10,6 +10,7 @@ import numpy as np
 from ridgepoint.errors import NotSupported
 from ridgepoint.quantity import Array
 from ridgepoint.workload.contraction import Conv, Matmul
+from ridgepoint.workload.layout import laid_out
 from ridgepoint.workload.op import POINTWISE, Attention, Linear, Op, Pointwise
 from ridgepoint.workload.step import Group, Step
 
@@ -51,7 +52,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             new, keys = size["new"], size["keys"]
             group = Group(size["batch"], new, keys - new)
             return Attention(groups=(group,), **common, **options)
-        return Pointwise(role="other", kind=self.kind, **common, **size)
+        last = options.get("layout") == "last"
+        op = Pointwise(role="other", kind=self.kind, **common, **size)
+        return laid_out(op, last=True) if last else op
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,8 @@ __all__ = [
     "COMPOSED",
     "CONV_SHAPES",
     "FAR_GRID",
+    "FAR_GROUPS",
+    "GROUP_GRID",
     "HOT_SHAPES",
     "LINEAR_SHAPES",
     "MATMUL_SHAPES",
@@ -147,6 +149,13 @@ POOL_GRID: tuple[tuple[int, int, int, int], ...] = (
     (160, 30, 3, 2), (72, 60, 3, 2), (208, 26, 2, 2), (40, 88, 2, 2), (96, 20, 3, 1), (336, 14, 3, 1),
 )  # fmt: skip
 """(planes, height and width, window, stride); none so small that the processor could learn the data's order by heart."""
+GROUP_GRID: tuple[tuple[int, int, int, int], ...] = (
+    (1, 8, 4, 18), (1, 6, 4, 29), (2, 6, 12, 21), (1, 12, 20, 13), (4, 4, 9, 25),
+    (1, 8, 4, 38), (1, 8, 10, 54), (2, 6, 16, 41), (1, 20, 8, 35), (4, 4, 8, 44),
+)  # fmt: skip
+"""(items, groups, channels of a group, height and width) of norms with channels last, of small images and of large."""
+FAR_GROUPS: tuple[tuple[int, int, int, int], ...] = ((240, 9, 8, 22), (7, 9, 8, 130))
+"""The same for tensors beyond any last-level cache."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from ridgepoint.measurement.calibrate.grid import (
     FAR_GRID,
     MATMUL_SHAPES,
     POINTWISE_GRID,
-    POOL_GRID,
     SHARED_SHAPES,
     ConvShape,
 )
+from ridgepoint.measurement.calibrate.images import far_image_samples, image_samples
 from ridgepoint.measurement.calibrate.linear import DTYPES
 from ridgepoint.measurement.calibrate.pointwise import KINDS, Made, timed
 from ridgepoint.measurement.calibrate.pool import filler, weight_stream
@@ -73,25 +73,7 @@ def module_kind_samples(act: str, seconds: float, cache_bytes: float) -> Iterato
     for kind, build in MODULE_KINDS.items():
         for rows, cols in ((1, 1),) if kind == "view" else POINTWISE_GRID:
             yield _sample("pointwise", kind, build, rows, cols, act, seconds, cache_bytes)
-    for kind in ("pool", "pool_last"):
-        yield from _pool_samples(kind, act, seconds, cache_bytes)
-
-
-def _pool_samples(kind: str, act: str, seconds: float, cache_bytes: float) -> Iterator[dict[str, Any]]:
-    """Maxima over windows of noise behind a relu; a row is an output, its columns are the window."""
-    import torch
-    from torch.nn import functional as F
-
-    with torch.inference_mode():
-        for planes, side, window, stride in POOL_GRID:
-            x = torch.randn(1, planes, side, side).relu_().to(getattr(torch, DTYPES[act]))
-            x = x.to(memory_format=torch.channels_last) if kind == "pool_last" else x
-            step = lambda x=x, window=window, stride=stride: F.max_pool2d(x, window, stride)  # noqa: E731
-            timing = timed((step, (x,)), seconds, weight_stream(cache_bytes))
-            yield {
-                "probe": "pointwise", "kind": kind, "act": act, "rows": step().numel(), "cols": window**2,
-                "seconds": timing.seconds, "spread": timing.spread, "n_samples": timing.samples,
-            }  # fmt: skip
+    yield from image_samples(act, seconds, cache_bytes)
 
 
 def far_samples(act: str, seconds: float, cache_bytes: float) -> Iterator[dict[str, Any]]:
@@ -99,6 +81,7 @@ def far_samples(act: str, seconds: float, cache_bytes: float) -> Iterator[dict[s
     for kind, build in {**{k: KINDS[k] for k in _FAR_DECODER_KINDS}, **MODULE_KINDS}.items():
         if kind != "view":
             yield _sample("far", kind, build, *FAR_GRID, act, seconds, cache_bytes)
+    yield from far_image_samples(act, seconds, cache_bytes)
 
 
 _FAR_DECODER_KINDS = ("rms_norm", "layer_norm", "add", "silu_mul", "gelu_mul", "gelu", "relu", "scale")
@@ -177,16 +160,6 @@ def _group_norm(rows: int, cols: int, dtype: Any) -> Made:
     return lambda: module(x), (x,)
 
 
-def _group_norm_last(rows: int, cols: int, dtype: Any) -> Made:
-    """The same with channels last; images are two wide."""
-    import torch
-    from torch import nn
-
-    x = filler(1, 4 * rows, cols // 8, 2).to(dtype, copy=True).to(memory_format=torch.channels_last)
-    module = nn.GroupNorm(rows, 4 * rows).to(dtype)
-    return lambda: module(x), (x,)
-
-
 MODULE_KINDS: dict[str, Callable[[int, int, Any], Made]] = {
     "softmax": _of(_softmax),
     "gelu_erf": _of(_gelu_erf),
@@ -196,6 +169,5 @@ MODULE_KINDS: dict[str, Callable[[int, int, Any], Made]] = {
     "transpose": _transpose,
     "batch_norm": _batch_norm,
     "group_norm": _group_norm,
-    "group_norm_last": _group_norm_last,
     "view": _view,
 }

@@ -228,11 +228,16 @@ def _batch_norm(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
 def _group_norm(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
     x = args[0]
     rows = x.shape[0] * int(args[1])
-    return Described("group_norm", {"rows": rows, "cols": x.numel() // max(rows, 1)})
+    return Described("group_norm", {"rows": rows, "cols": x.numel() // max(rows, 1), "pixels": _pixels(x)})
+
+
+def _pixels(x: Any) -> int:
+    """Of an image, whose channels may lie last in memory; of other tensors 0."""
+    return x.shape[2] * x.shape[3] if x.dim() == 4 else 0
 
 
 def _instance_norm(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
-    x = args[0]
+    x = args[0]  # torch turns it to channels first
     rows = x.shape[0] * x.shape[1]
     return Described("group_norm", {"rows": rows, "cols": x.numel() // max(rows, 1)})
 
@@ -242,24 +247,38 @@ def _reduce(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
     return Described("reduce", {"rows": rows, "cols": x.numel() // max(rows, 1), "traffic": _stored(x) + _written(out)})
 
 
-def _pool(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
+def _pool(kind: str) -> Rule:
     """Windows of a fixed size."""
-    x, made, window = args[0], _first(out), args[1]
-    dims = len(window) if isinstance(window, list | tuple) and len(window) > 1 else made.dim() - 2
-    size = math.prod(window) if isinstance(window, list | tuple) and len(window) > 1 else _int(window) ** max(dims, 1)
-    return Described("pool", {"rows": made.numel(), "cols": size, "traffic": _stored(x) + _written(made)})
+
+    def rule(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
+        x, made, window = args[0], _first(out), args[1]
+        dims = len(window) if isinstance(window, list | tuple) and len(window) > 1 else made.dim() - 2
+        size = (
+            math.prod(window) if isinstance(window, list | tuple) and len(window) > 1 else _int(window) ** max(dims, 1)
+        )
+        return _windows(kind, x, made, size)
+
+    return rule
+
+
+def _windows(kind: str, x: Any, made: Any, size: int) -> Described:
+    sizes = {"rows": made.numel(), "cols": size, "traffic": _stored(x) + _written(made), "pixels": _pixels(made)}
+    return Described(kind, sizes)
 
 
 def _int(value: Any) -> int:
     return int(value[0]) if isinstance(value, list | tuple) else int(value)
 
 
-def _adaptive_pool(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
+def _adaptive_pool(kind: str) -> Rule:
     """Windows that cover the input: of one output per channel it is a reduction."""
-    x, made = args[0], _first(out)
-    cols = max(1, x.numel() // max(made.numel(), 1))
-    kind = "reduce" if cols > _WIDE_WINDOW else "pool"
-    return Described(kind, {"rows": made.numel(), "cols": cols, "traffic": _stored(x) + _written(made)})
+
+    def rule(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
+        x, made = args[0], _first(out)
+        cols = max(1, x.numel() // max(made.numel(), 1))
+        return _reduce(args, kwargs, out) if cols > _WIDE_WINDOW else _windows(kind, x, made, cols)
+
+    return rule
 
 
 _WIDE_WINDOW = 16
@@ -348,12 +367,13 @@ RULES: dict[str, Rule] = {
          "all", "any", "logsumexp", "prod", "cumsum"), _reduce,
     ),
     **dict.fromkeys(
-        ("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool1d",
-         "avg_pool2d", "avg_pool3d"), _pool,
+        ("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"), _pool("pool")
     ),
+    **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), _pool("avg_pool")),
     **dict.fromkeys(
-        ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool2d", "adaptive_max_pool1d",
-         "adaptive_max_pool2d"), _adaptive_pool,
+        ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool2d"),
+        _adaptive_pool("avg_pool"),
     ),
+    **dict.fromkeys(("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"), _adaptive_pool("pool")),
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "detach", "lift_fresh", "_local_scalar_dense"), _nothing),
 }  # fmt: skip

@@ -18,7 +18,6 @@ from ridgepoint.measurement.trace.living import Living
 from ridgepoint.measurement.trace.load import Built, build_module, cast, inputs_for, order_of, said_by, without_memory
 from ridgepoint.measurement.trace.recorder import Recorder, Seen, followed, quiet_paths
 from ridgepoint.workload.format import DTYPE_BYTES
-from ridgepoint.workload.layout import LAST_KINDS
 from ridgepoint.workload.traced import Call, Traced
 
 __all__ = ["trace_built", "trace_file"]
@@ -99,10 +98,8 @@ def _run(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
 
 def _laid_out(seen: Seen, last: bool) -> Seen:
     """Operators on images keep the order of the input; tensors without memory do not show it."""
-    if not last or seen.what.kind not in ("conv", *LAST_KINDS):
+    if not last or (seen.what.kind != "conv" and not seen.what.sizes.get("pixels")):
         return seen
-    if seen.what.kind in LAST_KINDS:
-        return replace(seen, what=replace(seen.what, kind=LAST_KINDS[seen.what.kind]))
     return replace(seen, what=replace(seen.what, options={**seen.what.options, "layout": "last"}))
 
 
