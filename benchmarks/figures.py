@@ -108,14 +108,7 @@ def _modules(record: dict[str, Any]) -> dict[str, str]:
     apart = [abs(table["rows_over_step"] - 1) for table in record["tables"]]
     return {f"modules.{name}": text for name, text in _bets(record).items()} | {
         "modules.rows": _percent(max(apart)), "modules.within": _of(sum(a <= 0.05 for a in apart), len(apart)),
-        "modules.apart": _span([table["apart_over_step"] for table in record["tables"]]),
-        "modules.apart_within": _of(sum(abs(t["apart_over_step"] - 1) <= 0.05 for t in record["tables"]), len(apart)),
-        "modules.recording": _span([table["recording_over_step"] for table in record["tables"]]),
     }  # fmt: skip
-
-
-def _span(shares: list[float]) -> str:
-    return f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %"
 
 
 def _bets(record: dict[str, Any]) -> dict[str, str]:

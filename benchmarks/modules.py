@@ -17,13 +17,7 @@ from typing import Any
 from record import keep
 from truth import Quiet, point
 
-from ridgepoint.kernels.ladder import TORCH_DTYPES
-from ridgepoint.measurement.clock import ThreadCpu
 from ridgepoint.measurement.memory import available_bytes, room_bytes
-from ridgepoint.measurement.module_rows import turn
-from ridgepoint.measurement.trace.load import build_module, inputs_for
-from ridgepoint.measurement.trace.timing import call_overhead_s, gap_overhead_s
-from ridgepoint.measurement.trace.trace import trace_built
 from ridgepoint.store import Store, default_path
 from ridgepoint.study.compare import compare_side
 from ridgepoint.study.document import Answer
@@ -68,7 +62,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sequence:slim": ("grad..inference,no-grad",),
     "small:scenes": ("channels-first..channels-last",),
 }
-_TURNS = 20
 _MOST_ITEMS = {"sequence:large": 4}
 """Where more would take minutes."""
 
@@ -133,39 +126,15 @@ def table(name: str, side: str, store: Store) -> dict[str, Any]:
     found = {
         "module": name, "side": side, "predicted_s": predicted.latency_s, "measured_s": step,
         "error": predicted.latency_s / step - 1, "rows_over_step": sum(rows.values()) / step,
-        **recording(name, side), "worst_rows": [(r.name, r.kernel, (r.time_s - rows.get(r.name, 0.0)) / step) for r in worst],
+        "worst_rows": [(r.name, r.kernel, (r.time_s - rows.get(r.name, 0.0)) / step) for r in worst],
     }  # fmt: skip
     sys.stdout.write(
         f"{name:24} {side:5} step {1e3 * step:8.2f} ms, error {100 * found['error']:+5.1f} %, rows "
-        f"{100 * found['rows_over_step']:5.1f} % of it; recording adds {100 * found['recording_over_step']:.0f} %, as views pay "
-        f"it rows make {100 * found['apart_over_step']:.1f} %; "
+        f"{100 * found['rows_over_step']:5.1f} % of it; "
         + ", ".join(f"{n} [{k}] {100 * e:+.1f} %" for n, k, e in found["worst_rows"]) + "\n"
     )  # fmt: skip
     sys.stdout.flush()
     return found
-
-
-def recording(name: str, side: str) -> dict[str, float]:
-    """What recording adds to a step, as a share of it; and what is left of a recorded step over a plain one when the cost
-    of recording is taken from views alone: rows of a table add up by construction, this sum does not."""
-    import torch
-
-    path, _, function = path_of(name).rpartition(":")
-    built, dtype, clock = build_module(path, function), TORCH_DTYPES[side], ThreadCpu()
-    rows = trace_built(name, built, (side,)).in_order(side)
-    args, kwargs = inputs_for(built, 2, dtype)
-    module = build_module(path, function).module.to(dtype)
-
-    @torch.inference_mode()
-    def call() -> object:
-        return module(*args, **kwargs)
-
-    call()
-    own_s = call_overhead_s(clock) + gap_overhead_s(clock)
-    turns = [turn(call, rows, clock, number) for number in range(_TURNS)]
-    plain_s = sum(seconds for seconds, _ in turns)
-    whole_s, calls = sum(told.whole_s for _, told in turns), sum(told.calls for _, told in turns)
-    return {"recording_over_step": whole_s / plain_s - 1, "apart_over_step": (whole_s - own_s * calls) / plain_s}
 
 
 if __name__ == "__main__":

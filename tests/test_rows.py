@@ -7,10 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from ridgepoint.measurement import leaves, module_rows
+from ridgepoint.measurement.clock import ThreadCpu
 from ridgepoint.measurement.leaves import LeafRows
-from ridgepoint.measurement.module_rows import ModuleRows, row_shares
+from ridgepoint.measurement.module_rows import ModuleRows, profiled_shares, row_shares
 from ridgepoint.measurement.rows import BETWEEN, OUTSIDE
+from ridgepoint.measurement.trace.load import Built
+from ridgepoint.measurement.trace.profiled import event_s, profiled
 from ridgepoint.measurement.trace.timing import Recorded, gap_overhead_s, recorded
+from ridgepoint.measurement.trace.trace import trace_built
 
 
 class Told:
@@ -50,9 +54,9 @@ def test_what_passes_between_calls_is_in_no_row() -> None:
     module, x = Slow(clock), torch.ones(4)
     traced = [("relu", "r")] * 3
     told = recorded(lambda: module(x), traced, clock)
-    assert (told.whole_s, told.rows_s, told.rows_calls) == (17.0, {"r": 0.0}, {"r": 3})
+    assert (told.whole_s, told.rows_s, told.rows_marks) == (17.0, {"r": 0.0}, {"r": 3})
     more = recorded(lambda: (module(x), x.sin())[0], traced, clock)
-    assert (more.rows_s, more.rows_calls, more.calls) == ({"r": 0.0, OUTSIDE: 0.0}, {"r": 3, OUTSIDE: 1}, 4)
+    assert (more.rows_s, more.rows_marks, more.marks) == ({"r": 0.0, OUTSIDE: 0.0}, {"r": 3, OUTSIDE: 1}, 4)
 
 
 def test_the_recorder_s_own_gap_is_that_of_its_own_clock() -> None:
@@ -75,6 +79,49 @@ def turn(own_s: float, pace: float = 1.0, gaps_s: float = 2.0, disturbed_s: floa
 def test_what_recording_adds_is_found_where_it_is_paid(own_s: float) -> None:
     shares = row_shares([turn(own_s) for _ in range(9)], 0.1, 0.2)
     assert shares == {"a": pytest.approx(0.3), "b": pytest.approx(0.5), BETWEEN: pytest.approx(0.2)}
+
+
+def profile(own_s: float, gaps_s: float = 2.0) -> tuple[float, Recorded]:
+    """A plain step of 10 s and the profiled one beside it; the profiler's cost lies in the calls."""
+    rows = {row: seconds + own_s * _CALLS[row] for row, seconds in _ROWS.items()}
+    return 10.0, Recorded(sum(rows.values()) + gaps_s, rows, _CALLS)
+
+
+def test_shares_of_a_profile_are_not_made_to_add_up() -> None:
+    shares = profiled_shares([profile(0.2)] * 9, 0.2)
+    assert shares == {"a": pytest.approx(0.3), "b": pytest.approx(0.5), BETWEEN: pytest.approx(0.2)}
+    assert sum(profiled_shares([profile(0.3)] * 9, 0.2).values()) == pytest.approx(1.1)
+    assert sum(profiled_shares([profile(0.2, gaps_s=1.0)] * 9, 0.2).values()) == pytest.approx(0.9)
+    assert profiled_shares([(0.0, profile(0.2)[1])] * 3, 0.2) == {}
+
+
+class Deep(nn.Module):
+    """A linear layer, an operator that a trace takes apart, and a norm whose result takes a second look."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Linear(64, 64), nn.LayerNorm(64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(torch.vander(self.layer(x)[0], 64))
+
+
+def test_a_profile_tells_the_calls_that_a_trace_tells() -> None:
+    module, x, clock = Deep().eval(), torch.randn(2, 64), ThreadCpu()
+    traced = trace_built("t:t", Built(Deep().eval(), (x,), {}, 2), ("fp32",)).in_order("fp32")
+    with torch.inference_mode():
+        told = profiled(lambda: module(x), traced, clock)
+        by_hand = recorded(lambda: module(x), traced, clock)
+    assert OUTSIDE not in told.rows_marks
+    assert by_hand.rows_marks.keys() == told.rows_marks.keys() == set(told.rows_s)
+    assert all(told.rows_marks[row] >= calls for row, calls in by_hand.rows_marks.items())
+    assert told.rows_marks["layer"] > by_hand.rows_marks["layer"] == 1, "what the layer calls in turn is its own"
+    assert 0 < sum(told.rows_s.values()) < told.whole_s
+
+
+def test_what_the_profiler_costs_is_a_fraction_of_a_microsecond() -> None:
+    assert 0 < event_s(ThreadCpu()) < 5e-6
+    assert event_s(Told()) == 0.0
 
 
 def test_it_is_not_taken_for_more_than_twice_what_views_pay() -> None:
@@ -104,10 +151,11 @@ def test_plain_and_recorded_calls_take_turns(monkeypatch: pytest.MonkeyPatch) ->
     made: list[str] = []
     monkeypatch.setattr(module_rows, "_SECONDS", 0.0)
     monkeypatch.setattr(module_rows, "timed", lambda step, clock: made.append("plain") or 10.0)
-    monkeypatch.setattr(module_rows, "recorded", lambda *_: made.append("recorded") or turn(0.0)[1])
-    rows = ModuleRows(SimpleNamespace(plain=None, rows=()), Told())  # type: ignore[arg-type]
+    monkeypatch.setattr(module_rows, "profiled", lambda *_: made.append("recorded") or turn(0.0)[1])
+    monkeypatch.setattr(module_rows, "event_s", lambda clock: 0.0)
+    rows = ModuleRows(SimpleNamespace(plain=lambda: made.append("before"), rows=()), Told())  # type: ignore[arg-type]
     assert rows.seconds(40.0) == {"a": pytest.approx(12.0), "b": pytest.approx(20.0), BETWEEN: pytest.approx(8.0)}
-    assert made[:8] == ["plain", "recorded", "recorded", "plain"] * 2
+    assert made[:6] == ["before", "plain", "recorded", "recorded", "before", "plain"]
     assert made.count("plain") == made.count("recorded") == 9
 
 

@@ -13,10 +13,9 @@ from torch.nn import functional as F
 from ridgepoint.measurement.calibrate.linear import DTYPES
 from ridgepoint.measurement.calibrate.pool import summarise
 from ridgepoint.measurement.clock import ThreadCpu
-from ridgepoint.measurement.module_rows import row_shares, turn
+from ridgepoint.measurement.module_rows import Turns
 from ridgepoint.measurement.rows import BETWEEN
 from ridgepoint.measurement.trace.load import Built
-from ridgepoint.measurement.trace.timing import Recorded, call_overhead_s, gap_overhead_s
 from ridgepoint.measurement.trace.trace import trace_built
 
 __all__ = ["module_net_samples"]
@@ -117,12 +116,10 @@ def _time(
         return module(x)
 
     call()
-    own = call_overhead_s(clock), gap_overhead_s(clock)
-    turns = list[tuple[float, Recorded]]()
+    turns = Turns(clock)
     begin = time.thread_time_ns()
     while len(turns) < _LEAST or (time.thread_time_ns() - begin < seconds * 1e9 and len(turns) < _MOST):
-        turns.append(turn(call, rows, clock, len(turns)))
-    whole = [round(1e9 * plain_s) for plain_s, _ in turns]
+        turns.more(call, rows)
+    whole = [round(1e9 * plain_s) for plain_s, _ in turns.taken]
     step_s = float(np.percentile(whole, 20)) * 1e-9
-    shares = row_shares(turns, *own)
-    return whole, {row: step_s * share for row, share in shares.items() if row != BETWEEN}
+    return whole, {row: step_s * share for row, share in turns.shares().items() if row != BETWEEN}

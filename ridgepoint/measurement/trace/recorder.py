@@ -15,7 +15,7 @@ from ridgepoint.measurement.trace.aten import RULES, Described, described, is_vi
 from ridgepoint.measurement.trace.flow import Flow
 from ridgepoint.measurement.trace.living import Living
 
-__all__ = ["Recorder", "Seen", "followed", "quiet_paths"]
+__all__ = ["Recorder", "Seen", "followed", "quiet_paths", "taken_apart"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,12 @@ def _taken_whole(name: str, func: Any) -> bool:
         composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
         _KNOWN[name] = name.rstrip("_") in RULES or not composite
     return _KNOWN[name]
+
+
+def taken_apart(name: str) -> bool:
+    """Whether a trace sees what the operator of that name is composed of, instead of it."""
+    packet = getattr(torch.ops.aten, name, None)
+    return packet is not None and not any(_taken_whole(name, getattr(packet, x)) for x in packet.overloads())
 
 
 def _dtype(args: Any, out: Any) -> str:

@@ -16,21 +16,21 @@ from ridgepoint.measurement.optime import overhead_s
 from ridgepoint.measurement.rows import OUTSIDE
 from ridgepoint.measurement.trace.recorder import Recorder
 
-__all__ = ["Recorded", "call_overhead_s", "gap_overhead_s", "recorded"]
+__all__ = ["PASSED_BYTES", "Recorded", "call_overhead_s", "gap_overhead_s", "recorded", "rows_of_calls"]
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One call of a module as the recorder saw it, with its own cost in every figure."""
+    """One call of a module as the recorder saw it, with its own cost in every figure: paid once for each of a row's marks."""
 
     whole_s: float
     rows_s: dict[str, float]
-    rows_calls: dict[str, int]
+    rows_marks: dict[str, int]
 
     @property
-    def calls(self) -> int:
-        """Of operators."""
-        return sum(self.rows_calls.values())
+    def marks(self) -> int:
+        """Of all rows."""
+        return sum(self.rows_marks.values())
 
 
 def recorded(call: Callable[[], object], traced: Sequence[tuple[str, str]], clock: Clock) -> Recorded:
@@ -45,13 +45,16 @@ def recorded(call: Callable[[], object], traced: Sequence[tuple[str, str]], cloc
         begin = clock.mark()
         call()
         end = clock.mark()
-    rows = [row for _, row in traced]
-    if len(recorder.marks) != len(rows):
-        rows = _aligned(recorder.names, traced)
+    rows = rows_of_calls(recorder.names, traced)
     seconds, calls = dict.fromkeys((row for _, row in traced), 0.0), Counter(rows)
     for row, (start, stop) in zip(rows, recorder.marks, strict=True):
         seconds[row] = seconds.get(row, 0.0) + clock.between_s(start, stop)
     return Recorded(clock.between_s(begin, end), seconds, calls)
+
+
+def rows_of_calls(names: Sequence[str], traced: Sequence[tuple[str, str]]) -> list[str]:
+    """The row of each call by the operators' names; they are taken one by one where there are as many as in the trace."""
+    return [row for _, row in traced] if len(names) == len(traced) else _aligned(names, traced)
 
 
 def _aligned(names: Sequence[str], traced: Sequence[tuple[str, str]]) -> list[str]:
@@ -74,12 +77,12 @@ def call_overhead_s(clock: Clock, readings: int = 300) -> float:
 def gap_overhead_s(clock: Clock, readings: int = 200) -> float:
     """What being recorded adds between two calls, with caches as they are behind an operator on large tensors: the
     recorder's Python then comes from the last-level cache, and takes several times as long."""
-    _, recorded, _, plain = _views(clock, readings, _pass_over(np.ones(_PASSED // 8)))
+    _, recorded, _, plain = _views(clock, readings, _pass_over(np.ones(PASSED_BYTES // 8)))
     return max(0.0, recorded - plain)
 
 
-_PASSED = 2 * 2**20
-"""Bytes: more than a second-level cache holds."""
+PASSED_BYTES = 2 * 2**20
+"""More than a second-level cache holds."""
 
 
 def _pass_over(block: "np.ndarray") -> Callable[[], None]:
