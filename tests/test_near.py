@@ -74,7 +74,10 @@ def test_a_saving_has_an_interval_of_its_own() -> None:
     assert share == pytest.approx(near.near_s / near.seconds)
     bare = msgspec.structs.replace(NEAR, near=None)
     assert ("near", "", "") not in step_time(plan, bare).shares()
-    assert near.sigma >= share * sigma > 0
+    assert sigma == 0.5
+    assert near.sigma**2 >= (share * 0.5) ** 2
+    without = msgspec.structs.replace(LAW, saved_s=dict.fromkeys(LAW.saved_s, 0.0))
+    assert near.sigma > step_time(plan, msgspec.structs.replace(NEAR, near=without)).sigma
     large = step_time(resolve("fp32", "fp32").plan(stack(1024), forward(1, 1)), NEAR)
     assert ("near", "", "") not in large.shares()
 
@@ -191,7 +194,7 @@ def test_what_a_trace_says_of_images_and_of_other_tensors(module: nn.Module) -> 
     x = torch.randn(2, 8, 16, 16).to(memory_format=torch.channels_last)
     traced = trace_built("t:t", Built(module.eval(), (x,), {}, 2), ("fp32",))
     (op,) = (op for op in traced.forward_ops(forward(2, 1), "fp32") if op.kind not in ("view", "copy"))
-    wanted = {nn.InstanceNorm2d: "group_norm", nn.GroupNorm: "group_norm_last"}.get(type(module), "avg_pool_last")
+    wanted = {nn.InstanceNorm2d: "instance_norm", nn.GroupNorm: "group_norm_last"}.get(type(module), "avg_pool_last")
     assert op.kind == wanted  # torch turns the input of an instance norm to channels first
 
 

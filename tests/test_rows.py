@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from ridgepoint.measurement import leaves, module_rows
 from ridgepoint.measurement.clock import ThreadCpu
 from ridgepoint.measurement.leaves import LeafRows
-from ridgepoint.measurement.module_rows import ModuleRows, profiled_shares, row_shares
+from ridgepoint.measurement.module_rows import ModuleRows, Turns, profiled_shares, row_shares
 from ridgepoint.measurement.rows import BETWEEN, OUTSIDE
 from ridgepoint.measurement.trace.load import Built
 from ridgepoint.measurement.trace.profiled import event_s, profiled
-from ridgepoint.measurement.trace.timing import Recorded, gap_overhead_s, recorded
+from ridgepoint.measurement.trace.recorder import _taken_whole, taken_apart
+from ridgepoint.measurement.trace.timing import Recorded, gap_overhead_s, recorded, rows_of_calls
 from ridgepoint.measurement.trace.trace import trace_built
 
 
@@ -117,10 +118,49 @@ def test_a_profile_tells_the_calls_that_a_trace_tells() -> None:
     assert all(told.rows_marks[row] >= calls for row, calls in by_hand.rows_marks.items())
     assert told.rows_marks["layer"] > by_hand.rows_marks["layer"] == 1, "what the layer calls in turn is its own"
     assert 0 < sum(told.rows_s.values()) < told.whole_s
+    assert told.names == by_hand.names
+
+
+def test_a_large_product_is_most_of_a_profile() -> None:
+    module, x = nn.Sequential(nn.Linear(1024, 1024), nn.ReLU()).eval(), torch.randn(256, 1024)
+    with torch.inference_mode():
+        told = profiled(lambda: module(x), [("linear", "layer"), ("relu", "r")], ThreadCpu())
+    assert 0.7 < told.rows_s["layer"] / told.whole_s < 1.0
+    assert told.rows_s["r"] > 0
+
+
+@pytest.mark.parametrize("made", ["recurrent", "conv"])
+def test_the_profiler_is_used_where_it_tells_what_the_recorder_tells(made: str) -> None:
+    module = nn.GRU(16, 16) if made == "recurrent" else nn.Conv2d(3, 4, 3)
+    x = torch.randn(3, 2, 16) if made == "recurrent" else torch.randn(2, 3, 8, 8)
+    turns = Turns(ThreadCpu())
+    with torch.inference_mode():
+        traced = [(name, name) for name in recorded(lambda: module(x), [], ThreadCpu()).names]
+        for _ in range(3):
+            turns.more(lambda: module(x), traced)
+    assert all(told.names == tuple(name for name, _ in traced) for _, told in turns.taken)
+    assert (
+        all((max(told.rows_marks.values()) > 3) == (made == "conv") for _, told in turns.taken) or made == "recurrent"
+    )
+
+
+def test_calls_are_told_by_name_though_there_are_as_many() -> None:
+    traced = [("linear", "l"), ("", "views"), ("add", "a")]
+    assert rows_of_calls(["linear", "select", "add"], traced) == ["l", "views", "a"]
+    assert rows_of_calls(["linear", "add", "mul"], traced) == ["l", "a", OUTSIDE]
+    assert rows_of_calls(["linear", "upsample_bilinear2d", "add"], traced) == ["l", OUTSIDE, "a"]
+    assert rows_of_calls(["linear", "one_hot", "view", "add"], traced) == ["l", OUTSIDE, "views", "a"]
+
+
+def test_overloads_of_one_name_are_told_apart() -> None:
+    up = torch.ops.aten.upsample_bilinear2d
+    assert _taken_whole("upsample_bilinear2d", up.default)
+    assert not _taken_whole("upsample_bilinear2d", up.vec)
+    assert not taken_apart("upsample_bilinear2d")
 
 
 def test_what_the_profiler_costs_is_a_fraction_of_a_microsecond() -> None:
-    assert 0 < event_s(ThreadCpu()) < 5e-6
+    assert 5e-8 < event_s(ThreadCpu()) < 5e-6
     assert event_s(Told()) == 0.0
 
 
@@ -153,10 +193,18 @@ def test_plain_and_recorded_calls_take_turns(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(module_rows, "timed", lambda step, clock: made.append("plain") or 10.0)
     monkeypatch.setattr(module_rows, "profiled", lambda *_: made.append("recorded") or turn(0.0)[1])
     monkeypatch.setattr(module_rows, "event_s", lambda clock: 0.0)
+    monkeypatch.setattr(module_rows, "recorded", lambda *_: turn(0.0)[1])
     rows = ModuleRows(SimpleNamespace(plain=lambda: made.append("before"), rows=()), Told())  # type: ignore[arg-type]
     assert rows.seconds(40.0) == {"a": pytest.approx(12.0), "b": pytest.approx(20.0), BETWEEN: pytest.approx(8.0)}
-    assert made[:6] == ["before", "plain", "recorded", "recorded", "before", "plain"]
-    assert made.count("plain") == made.count("recorded") == 9
+    assert made[1:7] == [
+        "before",
+        "plain",
+        "recorded",
+        "recorded",
+        "before",
+        "plain",
+    ]  # the first asks what the profiler tells
+    assert made.count("plain") == made.count("recorded") - 1 == 9
 
 
 def test_rows_of_a_decoder_are_those_of_its_faster_steps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,10 +39,14 @@ class ModuleRows:
 
 
 class Turns:
-    """Plain calls of a module and recorded ones beside them: on a CPU by torch's profiler, on a GPU by its events."""
+    """Plain calls of a module and recorded ones beside them.
+
+    By torch's profiler, where it tells the operators that the recorder tells, which made the trace: not of some that are
+    made of others (recurrent layers, operators of the user's own), and not on a GPU, whose clock are its events.
+    """
 
     def __init__(self, clock: Clock):
-        self._clock, self._on_cpu = clock, not isinstance(clock, CudaEvents)
+        self._clock, self._profiles = clock, not isinstance(clock, CudaEvents)
         self._own: tuple[float, ...] = ()
         self.taken: list[tuple[float, Recorded]] = []
 
@@ -53,24 +57,26 @@ class Turns:
         """One more; plain and recorded call take turns in being the first."""
         clock = self._clock
         if not self._own:  # when the steps are warm: of a process that has just begun it is twice as much
-            self._own = (event_s(clock),) if self._on_cpu else (call_overhead_s(clock), gap_overhead_s(clock))
-        record = profiled if self._on_cpu else recorded
+            self._profiles = self._profiles and (profiled(call, rows, clock).names == recorded(call, rows, clock).names)
+            self._own = (event_s(clock),) if self._profiles else (call_overhead_s(clock), gap_overhead_s(clock))
+        record = profiled if self._profiles else recorded
         told = record(call, rows, clock) if len(self) % 2 else None
-        if self._on_cpu:
+        if self._profiles:
             call()  # as of the recorded: what came between has displaced the step's code
         plain_s = timed(call, clock)
         self.taken.append((plain_s, told or record(call, rows, clock)))
 
     def shares(self) -> dict[str, float]:
         """Row -> its share of a plain step."""
-        return profiled_shares(self.taken, *self._own) if self._on_cpu else row_shares(self.taken, *self._own)
+        return profiled_shares(self.taken, *self._own) if self._profiles else row_shares(self.taken, *self._own)
 
 
 def profiled_shares(turns: list[tuple[float, Recorded]], event_s: float) -> dict[str, float]:
     """Row -> its share of a plain step, from (seconds of the plain step, the profiled one) of each turn.
 
     `event_s`, the profiler's own cost for each mark, is taken off; it was measured elsewhere, so that the shares add up to 1
-    only if rows and gaps make the step. What passes between the calls is the row `BETWEEN`.
+    only if rows and gaps make the step. What passes between the calls is the row `BETWEEN`; a part of the cost lies there,
+    and of calls that are shorter than the cost it is taken from there.
     """
     turns = _middle([turn for turn in turns if turn[0] > 0])
     plain_s = sum(seconds for seconds, _ in turns)
@@ -81,6 +87,7 @@ def profiled_shares(turns: list[tuple[float, Recorded]], event_s: float) -> dict
     if not turns:
         return {}  # a step shorter than a tick of the clock
     spent[BETWEEN] = sum(told.whole_s - sum(told.rows_s.values()) for _, told in turns)
+    spent[BETWEEN] += sum(min(0.0, seconds) for row, seconds in spent.items() if row != BETWEEN)
     return {row: max(0.0, seconds) / plain_s for row, seconds in spent.items()}
 
 

@@ -149,18 +149,7 @@ def _pointwise(op: Pointwise, target: Target, code_miss: Array, threads: int) ->
 _BY_BYTES = frozenset({"adamw", "cross_entropy", "route"})
 """Of training and of mixtures of experts, which are on paper only."""
 _OF_MODULES = frozenset(
-    (
-        "softmax",
-        "gelu_erf",
-        "sigmoid",
-        "reduce",
-        "pool",
-        "avg_pool",
-        "copy",
-        "transpose",
-        "view",
-        "batch_norm",
-        "group_norm",
-    )
-).union(LAST_KINDS)
+    ("softmax", "gelu_erf", "sigmoid", "reduce", "pool", "avg_pool", "copy", "transpose", "view", "batch_norm", "group_norm",
+     "instance_norm")
+).union(LAST_KINDS)  # fmt: skip
 _UNMEASURED_SIGMA = 0.3

@@ -200,6 +200,7 @@ POINTWISE: dict[str, PointwiseKind] = {
     "softmax": PointwiseKind(1, 1, 5),
     "batch_norm": PointwiseKind(1, 1, 2),  # a row is a channel of an item; its four figures are few
     "group_norm": PointwiseKind(1, 1, 5),
+    "instance_norm": PointwiseKind(1, 1, 5),  # a row is a channel of an item; computed as a batch norm that trains
     "reduce": PointwiseKind(1, 0, 1),  # [rows, cols] is the input; mean, sum, maximum
     "pool": PointwiseKind(1, 0, 1),  # rows outputs of a window of cols
     "avg_pool": PointwiseKind(1, 0, 1),

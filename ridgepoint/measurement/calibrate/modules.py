@@ -160,6 +160,14 @@ def _group_norm(rows: int, cols: int, dtype: Any) -> Made:
     return lambda: module(x), (x,)
 
 
+def _instance_norm(rows: int, cols: int, dtype: Any) -> Made:
+    """`rows` channels of one item."""
+    from torch.nn import functional as F
+
+    x = filler(1, rows, cols).to(dtype, copy=True)
+    return lambda: F.instance_norm(x), (x,)
+
+
 MODULE_KINDS: dict[str, Callable[[int, int, Any], Made]] = {
     "softmax": _of(_softmax),
     "gelu_erf": _of(_gelu_erf),
@@ -169,5 +177,6 @@ MODULE_KINDS: dict[str, Callable[[int, int, Any], Made]] = {
     "transpose": _transpose,
     "batch_norm": _batch_norm,
     "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
     "view": _view,
 }

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["RULES", "Described", "described", "is_view", "passed_over", "tensors_of"]
+__all__ = ["RULES", "Described", "described", "is_view", "may_be_view", "passed_over", "tensors_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,9 +238,9 @@ def _pixels(x: Any) -> int:
 
 
 def _instance_norm(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
-    x = args[0]  # torch turns it to channels first
+    x = args[0]
     rows = x.shape[0] * x.shape[1]
-    return Described("group_norm", {"rows": rows, "cols": x.numel() // max(rows, 1)})
+    return Described("instance_norm", {"rows": rows, "cols": x.numel() // max(rows, 1)})
 
 
 def _reduce(args: Args, kwargs: Mapping[str, Any], out: Any) -> Described:
@@ -377,3 +378,12 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"), _adaptive_pool("pool")),
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "detach", "lift_fresh", "_local_scalar_dense"), _nothing),
 }  # fmt: skip
+
+
+def may_be_view(name: str) -> bool:
+    """Whether an operator of that name can return another view of its argument's memory, or nothing new."""
+    packet = getattr(torch.ops.aten, name, None)
+    if packet is None or RULES.get(name) is _nothing:
+        return packet is not None
+    returned = [r for x in packet.overloads() for r in getattr(packet, x)._schema.returns]
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in returned)

@@ -40,7 +40,7 @@ def profiled(call: Callable[[], object], traced: Sequence[tuple[str, str]], cloc
     for row, span in zip(rows, spans, strict=True):
         seconds[row] = seconds.get(row, 0.0) + span.ns / max(wall, 1) * whole_s
         marks[row] += span.marks
-    return Recorded(whole_s, seconds, marks)
+    return Recorded(whole_s, seconds, marks, tuple(span.name for span in spans))
 
 
 def _events(profile: profiler.profile) -> list[Any]:

@@ -59,10 +59,10 @@ class Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
         if not _taken_whole(name, func):
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
+            with (
+                self
+            ):  # by the kernel that eager mode runs; `func.decompose` prefers Python's version, where there is one
+                return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
         if self.clock is not None:
             mark = self.clock.mark
             start = mark()
@@ -98,15 +98,16 @@ class Recorder(TorchDispatchMode):
         self.seen.append(Seen(path, what, _dtype(args, out), name, known, own))
 
 
-_KNOWN: dict[str, bool] = {}
+_KNOWN: dict[Any, bool] = {}
+"""By overload: those of one name differ."""
 
 
 def _taken_whole(name: str, func: Any) -> bool:
     """Whether the operator is timed and described as it is: it is known, or there is nothing it is composed of."""
-    if name not in _KNOWN:
+    if func not in _KNOWN:
         composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
-        _KNOWN[name] = name.rstrip("_") in RULES or not composite
-    return _KNOWN[name]
+        _KNOWN[func] = name.rstrip("_") in RULES or not composite
+    return _KNOWN[func]
 
 
 def taken_apart(name: str) -> bool:

@@ -14,6 +14,7 @@ import torch
 from ridgepoint.measurement.clock import Clock
 from ridgepoint.measurement.optime import overhead_s
 from ridgepoint.measurement.rows import OUTSIDE
+from ridgepoint.measurement.trace.aten import may_be_view
 from ridgepoint.measurement.trace.recorder import Recorder
 
 __all__ = ["PASSED_BYTES", "Recorded", "call_overhead_s", "gap_overhead_s", "recorded", "rows_of_calls"]
@@ -21,11 +22,13 @@ __all__ = ["PASSED_BYTES", "Recorded", "call_overhead_s", "gap_overhead_s", "rec
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One call of a module as the recorder saw it, with its own cost in every figure: paid once for each of a row's marks."""
+    """One call of a module as the recorder saw it, with its own cost in every figure: paid once for each of a row's marks.
+    `names`: of the calls, in order."""
 
     whole_s: float
     rows_s: dict[str, float]
     rows_marks: dict[str, int]
+    names: tuple[str, ...] = ()
 
     @property
     def marks(self) -> int:
@@ -49,18 +52,24 @@ def recorded(call: Callable[[], object], traced: Sequence[tuple[str, str]], cloc
     seconds, calls = dict.fromkeys((row for _, row in traced), 0.0), Counter(rows)
     for row, (start, stop) in zip(rows, recorder.marks, strict=True):
         seconds[row] = seconds.get(row, 0.0) + clock.between_s(start, stop)
-    return Recorded(clock.between_s(begin, end), seconds, calls)
+    return Recorded(clock.between_s(begin, end), seconds, calls, tuple(recorder.names))
 
 
 def rows_of_calls(names: Sequence[str], traced: Sequence[tuple[str, str]]) -> list[str]:
-    """The row of each call by the operators' names; they are taken one by one where there are as many as in the trace."""
-    return [row for _, row in traced] if len(names) == len(traced) else _aligned(names, traced)
+    """The row of each call by the operators' names; they are taken one by one where they are those of the trace."""
+    same = len(names) == len(traced) and all(_alike(name, aten) for name, (aten, _) in zip(names, traced, strict=True))
+    return [row for _, row in traced] if same else _aligned(names, traced)
+
+
+def _alike(name: str, aten: str) -> bool:
+    """Whether a call may be that one of the trace, which does not name its views."""
+    return name == aten if aten else may_be_view(name)
 
 
 def _aligned(names: Sequence[str], traced: Sequence[tuple[str, str]]) -> list[str]:
     """The row of each call that was made: that of its partner in the longest common sequence of operators."""
     wanted = [aten for aten, _ in traced]
-    made = [name if name in wanted else "" for name in names]  # what the trace does not name may be one of its views
+    made = [name if name in wanted else "" if may_be_view(name) else "?" for name in names]
     rows = [OUTSIDE] * len(names)
     for block in SequenceMatcher(None, wanted, made, autojunk=False).get_matching_blocks():
         for i in range(block.size):
