@@ -10,11 +10,12 @@ __all__ = ["kernel_lines", "kernel_words", "operator_notes", "operator_words", "
 _MERGED = re.compile(r"(?P<first>\S+) \+(?P<more>\d+)(?P<call>(?::\S+)?)")
 """`f.0.2 +3:relu`: the same call in f.0.2 and in three other modules."""
 _STACK = re.compile(r"(^|\.)\*(\.|:|#|$)")
-_NOTES = {
-    "and … more": "a row “X and 3 more” is of X and of three more modules that make the same call with the same sizes",
-    "*": "* in a row's name is any number: the layers of a stack share the row",
-    "#": "#2 at the end of a name: the same call at the same place with other sizes",
-}
+_NOTES = (
+    "a row “X and 3 more” is of X and of three more modules that make the same call with the same sizes",
+    "* in a row's name is any number: the layers of a stack share the row",
+    "#2 at the end of a name: the same call at the same place with other sizes",
+)
+"""Of merged rows, of stacks and of numbered rows."""
 
 
 def operator_words(name: str) -> str:
@@ -47,7 +48,7 @@ def operator_notes(names: Iterable[str]) -> tuple[str, ...]:
         any(_STACK.search(name) for name in names),
         any(re.search(r"#\d+$", name) for name in names),
     )
-    return tuple(note for note, there in zip(_NOTES.values(), occurs, strict=True) if there)
+    return tuple(note for note, there in zip(_NOTES, occurs, strict=True) if there)
 
 
 def kernel_lines(kernels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -59,9 +59,8 @@ class Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
         if not _taken_whole(name, func):
-            with (
-                self
-            ):  # by the kernel that eager mode runs; `func.decompose` prefers Python's version, where there is one
+            # by the kernel that eager mode runs; `func.decompose` prefers Python's version, where there is one
+            with self:
                 return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
         if self.clock is not None:
             mark = self.clock.mark
