@@ -1,11 +1,40 @@
 """Hardware targets: what a machine can do, read from one TOML file per machine."""
 
+from ridgepoint.hardware.arch import STEPS, Arch, Fit, Transfer, decode_arch, encode_arch
+from ridgepoint.hardware.arch_files import arch_names, load_arch, save_arch
 from ridgepoint.hardware.catalogue import HOST, data_folder, load_target, save_target, target_names
+from ridgepoint.hardware.figure import FIGURES, Fact, Figure
 from ridgepoint.hardware.law import AttentionLaw, LaunchLaw, LinearLaw, PointwiseLaw, ResidencyLaw, ScalingLaw
 from ridgepoint.hardware.target import Correction, Level, Peak, Target, decode_target, encode_target
 
 __all__ = [
-    "HOST", "AttentionLaw", "Correction", "LaunchLaw", "Level", "LinearLaw", "Peak", "PointwiseLaw", "ResidencyLaw",
-    "ScalingLaw", "Target", "data_folder", "decode_target", "encode_target", "load_target", "save_target",
+    "FIGURES",
+    "HOST",
+    "STEPS",
+    "Arch",
+    "AttentionLaw",
+    "Correction",
+    "Fact",
+    "Figure",
+    "Fit",
+    "LaunchLaw",
+    "Level",
+    "LinearLaw",
+    "Peak",
+    "PointwiseLaw",
+    "ResidencyLaw",
+    "ScalingLaw",
+    "Target",
+    "Transfer",
+    "arch_names",
+    "data_folder",
+    "decode_arch",
+    "decode_target",
+    "encode_arch",
+    "encode_target",
+    "load_arch",
+    "load_target",
+    "save_arch",
+    "save_target",
     "target_names",
-]  # fmt: skip
+]

@@ -71,7 +71,11 @@ def _file(name: str) -> Path | None:
 def _paths() -> list[Path]:
     own = sorted((data_folder() / "targets").glob("*.toml"))
     packaged = Path(str(files("ridgepoint.hardware") / "data"))
-    return [*own, *sorted(packaged.rglob("*.toml"))]
+    return [*own, *(path for kind in _KINDS for path in sorted((packaged / kind).glob("*.toml")))]
+
+
+_KINDS = ("gpu", "cpu", "accelerator")
+"""Folders of the package that hold targets; the others hold classes, nodes and prices."""
 
 
 def _calibrated(name: str, device: str) -> Target:

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from ridgepoint.errors import BadInput, NotSupported
+from ridgepoint.hardware.figure import FACTS, FIGURES, Fact, Figure
 from ridgepoint.hardware.law import AttentionLaw, LaunchLaw, LinearLaw, PointwiseLaw, ResidencyLaw, ScalingLaw
 from ridgepoint.hardware.law_compiled import CompiledLaw
 from ridgepoint.hardware.law_contraction import CONV_TERMS, MATMUL_TERMS, ContractionLaw
@@ -29,12 +30,18 @@ class Sourced(Protocol):
 
 
 class Peak(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Arithmetic rate of one dtype, dense; `scope` says for how many threads or which device."""
+    """Arithmetic rate of one dtype; `scope` says for how many threads or which device.
+
+    `unit`: "tensor" for tensor cores, matrix cores or the like, "vector" for ordinary lanes, "" where a calibration
+    measured whatever the library took. `sparse`: with 2:4 structured zeros, of which half the products are not done.
+    """
 
     dtype: str
     flops_per_s: float
     scope: str
     source: str
+    unit: Literal["", "tensor", "vector"] = ""
+    sparse: bool = False
 
 
 class Level(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,9 +68,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     schema: int
     name: str
-    kind: Literal["cpu", "gpu"]
-    """"cpu" or "gpu"."""
+    kind: Literal["cpu", "gpu", "accelerator"]
+    """"accelerator": neither of the others, as a TPU."""
     date: str
+    arch: str = ""
+    """Its class in `data/arch/`, whose fitted parameters predict it; "" for a machine that was calibrated itself."""
+    figures: tuple[Figure, ...] = ()
+    facts: tuple[Fact, ...] = ()
     aliases: tuple[str, ...] = ()
     machine: dict[str, str] = {}
     machine_id: str = ""
@@ -100,11 +111,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What each source key stands for: a document with date, or the record of a calibration."""
 
     def flops_per_s(self, dtype: str) -> float:
-        """Peak rate of a dtype; raises NotSupported naming what the target has."""
-        for peak in self.peaks:
-            if peak.dtype == dtype:
-                return peak.flops_per_s
-        have = ", ".join(p.dtype for p in self.peaks) or "none"
+        """Dense peak rate of a dtype by its fastest unit; raises NotSupported naming what the target has."""
+        rates = [peak.flops_per_s for peak in self.peaks if peak.dtype == dtype and not peak.sparse]
+        if rates:
+            return max(rates)
+        have = ", ".join(dict.fromkeys(p.dtype for p in self.peaks if not p.sparse)) or "none"
         raise NotSupported(f"{self.name} has no peak rate for {dtype}; it has {have}")
 
     def memory_bytes_per_s(self) -> float:
@@ -113,6 +124,15 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if level.name == "DRAM" and level.threads == 1 and level.read_bytes_per_s is not None:
                 return level.read_bytes_per_s
         raise NotSupported(f"{self.name} has no DRAM read bandwidth; `ridge calibrate` measures it")
+
+    def figure(self, name: str) -> float | None:
+        """A datasheet figure by its name in `FIGURES`; None where the target lacks it."""
+        return next((figure.value for figure in self.figures if figure.name == name), None)
+
+    @property
+    def is_datasheet(self) -> bool:
+        """Whether predictions come from its figures and its class's parameters: nothing was calibrated on it."""
+        return bool(self.arch) and not self.linear
 
     @property
     def cache_bytes(self) -> float:
@@ -204,6 +224,12 @@ def _check(name: str, target: Target) -> None:
             _check_curve(f"target {name}: {what}", residency.working_set_bytes, residency.miss)
             if any(not 0 <= share <= 1 for share in residency.miss):
                 raise BadInput(f"target {name}: {what}: miss must be shares from 0 to 1")
+    for figure in target.figures:
+        if figure.name not in FIGURES:
+            raise BadInput(f"target {name}: no figure {figure.name[:40]!r}; possible: {', '.join(FIGURES)}")
+    for fact in target.facts:
+        if fact.name not in FACTS:
+            raise BadInput(f"target {name}: no fact {fact.name[:40]!r}; possible: {', '.join(FACTS)}")
     unknown = {x.source for x in _sourced(target)} - set(target.sources)
     if unknown:
         raise BadInput(f"target {name}: source {min(unknown)!r} is used but not listed under [sources]")
@@ -212,6 +238,7 @@ def _check(name: str, target: Target) -> None:
 def _rates(target: Target) -> Iterator[tuple[str, float | None]]:
     yield "memory_bytes", target.memory_bytes
     yield "cores", target.cores
+    yield from ((figure.name, figure.value) for figure in target.figures)
     for peak in target.peaks:
         yield f"peak {peak.dtype}", peak.flops_per_s
     for level in target.levels:
@@ -261,6 +288,8 @@ def _floats(value: object) -> Iterator[float]:
 
 
 def _sourced(target: Target) -> Iterator[Sourced]:
+    yield from target.figures
+    yield from target.facts
     for group in (target.peaks, target.levels, target.linear, target.attention, target.pointwise, target.scaling):
         yield from group
     yield from target.contraction

@@ -1,19 +1,22 @@
 """Workloads: what has to be computed, as operators with their shapes, FLOPs and bytes."""
 
+from ridgepoint.workload.collective import Collective
 from ridgepoint.workload.contraction import Conv, Matmul
 from ridgepoint.workload.decoder import AttentionSpec, Block, Decoder, Latent, MlpSpec, Routing
 from ridgepoint.workload.encoder import Encoder
 from ridgepoint.workload.format import DTYPE_BYTES, DTYPES, INT4_GROUPS, Format, arithmetic_dtype, format_named
 from ridgepoint.workload.fused import Fused
 from ridgepoint.workload.layout import LAST_KINDS, laid_out
-from ridgepoint.workload.op import POINTWISE, Attention, Linear, Op, Pointwise, Role
+from ridgepoint.workload.op import POINTWISE, Attention, Linear, Op, Pointwise, Role, Sweep
 from ridgepoint.workload.operator import LinearLayer
+from ridgepoint.workload.parallel import ALONE, Parallel, sharded
 from ridgepoint.workload.plan import Plan, Rewrite, Workload
 from ridgepoint.workload.source import catalogue_names, heldout_text, load_model, trained_names, weights_directory
 from ridgepoint.workload.step import Group, Step, decode, forward, mixed, prefill, train
 from ridgepoint.workload.traced import Call, Traced
 
 __all__ = [
+    "ALONE",
     "DTYPES",
     "DTYPE_BYTES",
     "INT4_GROUPS",
@@ -23,6 +26,7 @@ __all__ = [
     "AttentionSpec",
     "Block",
     "Call",
+    "Collective",
     "Conv",
     "Decoder",
     "Encoder",
@@ -35,12 +39,14 @@ __all__ = [
     "Matmul",
     "MlpSpec",
     "Op",
+    "Parallel",
     "Plan",
     "Pointwise",
     "Rewrite",
     "Role",
     "Routing",
     "Step",
+    "Sweep",
     "Traced",
     "Workload",
     "arithmetic_dtype",
@@ -53,6 +59,7 @@ __all__ = [
     "load_model",
     "mixed",
     "prefill",
+    "sharded",
     "train",
     "trained_names",
     "weights_directory",

@@ -106,8 +106,8 @@ def _latent_ops(c: Latent, heads: int, step: Step, hidden: int, dtype: str, coun
     """Prompts expand keys and values of every head; one new token works in the latent space (the absorbed form)."""
     m, nope, rope = step.tokens, c.qk_nope_head_dim, c.qk_rope_head_dim
 
-    def linear(name: str, role: Role, n: int, k: int, rows: Array = m) -> Linear:
-        return Linear(name, role, rows, n, k, dtype, dtype, count=count)
+    def linear(name: str, role: Role, n: int, k: int, whole: bool = False) -> Linear:
+        return Linear(name, role, m, n, k, dtype, dtype, count=count, whole=whole)
 
     def norm(name: str, cols: int) -> Pointwise:
         return Pointwise(name, "norm", "rms_norm", m, cols, dtype, count)
@@ -115,12 +115,12 @@ def _latent_ops(c: Latent, heads: int, step: Step, hidden: int, dtype: str, coun
     queries: tuple[Op, ...] = (linear("q_proj", "attention.in", heads * (nope + rope), hidden),)
     if c.q_lora_rank:
         queries = (
-            linear("q_a_proj", "attention.in", c.q_lora_rank, hidden), norm("q_a_norm", c.q_lora_rank),
+            linear("q_a_proj", "attention.in", c.q_lora_rank, hidden, whole=True), norm("q_a_norm", c.q_lora_rank),
             linear("q_b_proj", "attention.in", heads * (nope + rope), c.q_lora_rank),
         )  # fmt: skip
     into = (
         *queries,
-        linear("kv_a_proj", "attention.in", c.kv_lora_rank + rope, hidden),
+        linear("kv_a_proj", "attention.in", c.kv_lora_rank + rope, hidden, whole=True),
         norm("kv_a_norm", c.kv_lora_rank),
         Pointwise("rope", "rope", "rope", m, (heads + 1) * rope, dtype, count),
         Pointwise("kv_write", "cache", "kv_write", m, c.kv_lora_rank + rope, dtype, count),

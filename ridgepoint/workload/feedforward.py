@@ -70,8 +70,9 @@ class MlpSpec:
             Pointwise("route", "other", "route", m, r.num_experts, dtype, count),
         )
         routed = self._layer(
-            "expert_", m * r.num_experts_per_tok, wide, hidden, dtype, count, r.num_experts, r.active(m)
-        )
+            "expert_", m * r.num_experts_per_tok, wide, hidden, dtype, count, r.num_experts, r.active(m),
+            r.num_experts_per_tok,
+        )  # fmt: skip
         combine = Pointwise("combine", "residual", "add", m * r.num_experts_per_tok, hidden, dtype, count)
         shared: tuple[Op, ...] = ()
         if r.shared_intermediate_size:
@@ -80,12 +81,14 @@ class MlpSpec:
         return *router, *routed, combine, *shared
 
     def _layer(
-        self, stem: str, m: Array, wide: int, hidden: int, dtype: str, count: int, experts: int = 1, active: Array = 1.0
-    ) -> tuple[Op, ...]:
+        self, stem: str, m: Array, wide: int, hidden: int, dtype: str, count: int, experts: int = 1, active: Array = 1.0,
+        chosen: int = 1,
+    ) -> tuple[Op, ...]:  # fmt: skip
         def linear(name: str, role: Role, n: int, k: int) -> Linear:
             return Linear(
-                stem + name, role, m, n, k, dtype, dtype, bias=self.bias, count=count, experts=experts, active=active
-            )
+                stem + name, role, m, n, k, dtype, dtype, bias=self.bias, count=count, experts=experts, active=active,
+                chosen=chosen,
+            )  # fmt: skip
 
         into = [linear("up_proj", "mlp.in", wide, hidden)]
         if self.gated:

@@ -96,6 +96,10 @@ class Linear(Compulsory):
     """How many of them a call reads, in the mean."""
     fixed: bool = False
     """Whether no choice can store W otherwise: it is not the weight of a linear layer of its own."""
+    chosen: int = 1
+    """Experts that a token takes: m counts its row so many times."""
+    whole: bool = False
+    """Whether devices that share a layer's matrices each hold all of this one: its outputs belong to no head."""
 
     @property
     def flops(self) -> Array:

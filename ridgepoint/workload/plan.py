@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 from ridgepoint.quantity import Array
 from ridgepoint.workload.format import DTYPE_BYTES
 from ridgepoint.workload.fused import fused_ops
-from ridgepoint.workload.op import Linear, Op
+from ridgepoint.workload.op import Attention, Linear, Op
+from ridgepoint.workload.parallel import ALONE, Parallel, sharded
 from ridgepoint.workload.step import Step
 from ridgepoint.workload.training import training_ops
 
@@ -57,14 +58,24 @@ class Plan:
     autograd: Autograd = "inference"
     """What torch records during the step; `grad` keeps results for a backward pass that does not come."""
 
+    parallel: Parallel = ALONE
+    """Over how many devices the model is spread: operators and bytes are then those of one of them."""
+    stack: str = ""
+    """The software whose kernels run, as "vllm" or "vllm:0.24.0", where a prediction from datasheets has to know it."""
+
     @property
     def ops(self) -> tuple[Op, ...]:
         """Operators after all rewrites, in order of execution."""
+        ops = self._forward_ops()
+        held = self.workload.parameters // (self.parallel.tp * self.parallel.pp)
+        ops = training_ops(ops, held) if self.step.phase == "train" else ops
+        return fused_ops(ops) if self.launch == "compile" else ops
+
+    def _forward_ops(self) -> tuple[Op, ...]:
         ops = self.workload.forward_ops(self.step, self.dtype)
         for rewrite in self.rewrites:
             ops = tuple(rewrite(op) for op in ops)
-        ops = training_ops(ops, self.workload.parameters) if self.step.phase == "train" else ops
-        return fused_ops(ops) if self.launch == "compile" else ops
+        return sharded(ops, self.parallel)
 
     def rewritten(self, rewrite: Rewrite) -> "Plan":
         """The same plan with one more rewrite."""
@@ -72,13 +83,12 @@ class Plan:
 
     @property
     def weight_bytes(self) -> Array:
-        """Bytes of all weights as stored, embedding table included (a tied head shares it)."""
-        ops = self.workload.forward_ops(self.step, self.dtype)
-        for rewrite in self.rewrites:
-            ops = tuple(rewrite(op) for op in ops)
+        """Bytes of all weights that a device stores, embedding table included (a tied head shares it). Of a pipeline the
+        mean of its stages."""
+        ops = self._forward_ops()
         inner = sum((op.count * _stored(op) for op in ops if op.role not in ("embed", "head")), start=0.0)
         tables = getattr(self.workload, "table_parameters", 0) * DTYPE_BYTES[self.dtype]
-        return inner + tables + self._table_bytes(ops)
+        return (inner + tables + self._table_bytes(ops)) / self.parallel.pp
 
     def _table_bytes(self, ops: tuple[Op, ...]) -> Array:
         tables: Array = 0.0
@@ -90,9 +100,18 @@ class Plan:
 
     @property
     def kv_cache_bytes(self) -> Array:
-        """Bytes of keys and values that the step's sequences hold after it."""
+        """Bytes of keys and values that the step's sequences hold after it, on one device."""
         keys = sum((g.count * g.context for g in self.step.groups), start=0.0)
-        return keys * self.workload.kv_bytes_per_token(DTYPE_BYTES[self.dtype])
+        return keys * self.workload.kv_bytes_per_token(DTYPE_BYTES[self.dtype]) * self._kv_share()
+
+    def _kv_share(self) -> float:
+        """Share of the cache that a device holds: heads that cannot be split are repeated."""
+        if self.parallel == ALONE:
+            return 1.0
+        whole = [op for op in self.workload.forward_ops(self.step, self.dtype) if isinstance(op, Attention)]
+        mine = [op for op in self._forward_ops() if isinstance(op, Attention)]
+        heads = sum(op.count * op.kv_heads for op in mine) / max(sum(op.count * op.kv_heads for op in whole), 1)
+        return heads / (self.parallel.attention_dp * self.parallel.pp)
 
 
 def _stored(op: Op) -> Array:

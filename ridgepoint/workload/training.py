@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from ridgepoint.workload.collective import Collective
 from ridgepoint.workload.op import Attention, Linear, Op, Pointwise
 
 __all__ = ["training_ops"]
@@ -28,7 +29,7 @@ def _gradients(op: Op) -> tuple[Op, ...]:
                 sweep="grad_weight",
             ),
         )  # fmt: skip
-    if isinstance(op, Attention):
+    if isinstance(op, Attention | Collective):
         return (replace(op, name=f"{op.name}.grad", sweep="grad_input"),)
     assert isinstance(op, Pointwise), f"no gradient rule for {op}"
     return (replace(op, name=f"{op.name}.grad", count=2 * op.count, sweep="grad_input"),)
