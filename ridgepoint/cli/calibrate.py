@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,6 +31,10 @@ def calibrate(
     ort: Annotated[
         bool, typer.Option("--ort", help="Add ONNX Runtime's kernels for linear layers, where it is installed.")
     ] = False,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", help="Fit a datasheet target to a sweep of operators in this CSV; measures nothing."),
+    ] = None,
     refit: Annotated[str, typer.Option("--refit", help="Fit again from the samples of this stored calibration.")] = "",
 ) -> int:
     """Measure this machine into <host>.calibrated.toml, in about 90 seconds on two cores."""
@@ -37,6 +42,11 @@ def calibrate(
 
     from ridgepoint.hardware import HOST, load_target
     from ridgepoint.report.terminal import card
+
+    if from_ is not None:
+        if show or refit or modules or compile_ or ort or name:
+            raise BadInput("--from fits a target to a file and measures nothing; leave the other options out")
+        return _from_file(from_)
 
     if name and not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
         raise BadInput(f"--name is {name!r}; possible are up to 60 letters, digits, - and _")
@@ -74,6 +84,18 @@ def calibrate(
                 raise
     Console().print(card(target))
     sys.stderr.write(f"target: {path}\n")
+    return 0
+
+
+def _from_file(path: Path) -> int:
+    from rich.console import Console
+
+    from ridgepoint.report.swept_terminal import swept_table
+    from ridgepoint.study.calibrate_from import calibrate_from
+
+    with Console(stderr=True).status("reading") as status:
+        swept = calibrate_from(path, lambda cell: status.update(f"fitting {cell}"))
+    Console().print(swept_table(swept))
     return 0
 
 

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from ridgepoint.cli import calibrate, records, results, why
+from ridgepoint.cli import calibrate, records, results, targets, validate, why
 from ridgepoint.cli.options import INTERRUPTED
 from ridgepoint.errors import RidgeError
 
@@ -26,7 +26,8 @@ app.command("score")(records.score)
 app.command("report")(records.report)
 app.command("export")(records.export)
 app.command("import")(records.import_)
-app.command("targets")(results.targets)
+app.command("targets")(targets.targets)
+app.command("validate")(validate.validate)
 
 
 def main() -> None:

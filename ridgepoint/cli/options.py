@@ -8,8 +8,9 @@ import typer
 from ridgepoint.errors import BadInput, UnknownName
 
 __all__ = [
-    "INTERRUPTED", "Assert", "Batches", "Device", "Dtype", "Isl", "Json", "Model", "On", "Phase", "Points",
-    "PredictOnly", "Protocol", "Report", "Seconds", "Seed", "Text", "Threads", "Windows", "With", "integers",
+    "INTERRUPTED", "Assert", "AttentionDp", "Batches", "Device", "Dtype", "Ep", "Isl", "Json", "Model", "On", "Phase",
+    "Points", "Pp", "PredictOnly", "Protocol", "Report", "Seconds", "Seed", "Stack", "Text", "Threads", "Tp", "Windows",
+    "With", "integers", "names",
 ]  # fmt: skip
 
 INTERRUPTED = 130
@@ -37,7 +38,21 @@ def _dtype(value: str) -> str:
 Dtype = Annotated[
     str, typer.Option("--dtype", help="Base dtype (fp32, bf16, fp16); default: the checkpoint's.", callback=_dtype)
 ]
-On = Annotated[str, typer.Option("--on", help="Target: a name, a file, or host (this machine, calibrated).")]
+On = Annotated[
+    str,
+    typer.Option(
+        "--on", help="Target: a name, a file, or host (this machine, calibrated); predict, why: several, by commas."
+    ),
+]
+Stack = Annotated[
+    str, typer.Option("--stack", help="Datasheet targets: whose kernels, as vllm, sglang, trtllm, vllm:0.24.0.")
+]
+Tp = Annotated[int, typer.Option("--tp", help="Datasheet targets: devices that share each layer's matrices.")]
+Pp = Annotated[int, typer.Option("--pp", help="Datasheet targets: stages of a pipeline.")]
+Ep = Annotated[int, typer.Option("--ep", help="Datasheet targets: devices that share the experts.")]
+AttentionDp = Annotated[
+    int, typer.Option("--attention-dp", help="Datasheet targets: groups with sequences of their own.")
+]
 
 
 def _device(value: str) -> str:
@@ -94,3 +109,11 @@ def integers(option: str, text: str) -> tuple[int, ...]:
     if any(len(word) >= 10 for word in words):
         raise BadInput(f"{option} takes numbers of up to 9 digits; got {max(words, key=len)[:60]!r}")
     return tuple(int(word) for word in words)
+
+
+def names(option: str, text: str) -> tuple[str, ...]:
+    """`"h100-sxm,l40s"` -> ("h100-sxm", "l40s"), each once, or BadInput."""
+    found = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    if not all(found) or len(found) > 100:
+        raise BadInput(f"{option} takes up to 100 names separated by commas, as h100-sxm,l40s; got {text[:60]!r}")
+    return found

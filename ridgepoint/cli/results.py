@@ -1,4 +1,4 @@
-"""`ridge predict`, `ridge measure`, `ridge compare`, `ridge targets`."""
+"""`ridge predict`, `ridge measure`, `ridge compare`."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ridgepoint.result import Result
     from ridgepoint.workload import Step
 
-__all__ = ["compare", "measure", "predict", "targets"]
+__all__ = ["compare", "measure", "predict"]
 
 Batch = Annotated[int, typer.Option("--batch", help="Sequences in the step.")]
 AnyPhase = Annotated[
@@ -36,13 +36,32 @@ def predict(
     threads: options.Threads = 1,
     device: options.Device = "cpu",
     on: options.On = "host",
+    stack: options.Stack = "",
+    tp: options.Tp = 1,
+    pp: options.Pp = 1,
+    ep: options.Ep = 1,
+    attention_dp: options.AttentionDp = 1,
     as_json: options.Json = False,
 ) -> int:
-    """The time, memory and bound of each operator, from paper alone."""
+    """The time, memory and bound of each operator, from paper alone; of several targets side by side."""
     from ridgepoint.study.measure import predict_side, set_side
+    from ridgepoint.workload import Parallel
 
-    setting = set_side(model, with_, _step(phase, batch, isl, new, cached), on, device, threads)
-    _print(predict_side(setting), setting.target, as_json)
+    step, parallel = _step(phase, batch, isl, new, cached), Parallel(tp, pp, ep, attention_dp)
+    settings = [
+        set_side(model, with_, step, target, device, threads, stack, parallel) for target in options.names("--on", on)
+    ]
+    results = [predict_side(setting) for setting in settings]
+    if len(results) == 1:
+        _print(results[0], settings[0].target, as_json)
+    elif as_json:
+        sys.stdout.write(json.dumps([asdict(result) for result in results], indent=1) + "\n")
+    else:
+        from rich.console import Console
+
+        from ridgepoint.report.terminal import side_by_side
+
+        Console().print(side_by_side(results, [setting.target for setting in settings]))
     return 0
 
 
@@ -86,24 +105,6 @@ def compare(
     from ridgepoint.report.terminal import compare_table
 
     Console().print(compare_table(predicted, measured))
-    return 0
-
-
-def targets(
-    name: Annotated[str, typer.Argument(help="Show this target; without it, list all.", show_default=False)] = "",
-) -> int:
-    """The machines that predictions can be made for."""
-    from rich.console import Console
-
-    from ridgepoint.hardware import load_target, target_names
-
-    if name:
-        from ridgepoint.report.terminal import card
-
-        Console().print(card(load_target(name)))
-        return 0
-    names = target_names()
-    sys.stdout.write("\n".join(names) + "\n" if names else "none yet; `ridge calibrate` makes one of this machine\n")
     return 0
 
 

@@ -16,6 +16,7 @@ from ridgepoint.prediction.optime import OpTime, op_time
 from ridgepoint.prediction.residency import code_key, code_miss_shares, miss_share, working_set_bytes
 from ridgepoint.prediction.results import result_bytes
 from ridgepoint.prediction.roofline import bound_of
+from ridgepoint.prediction.sheet.step import sheet_times
 from ridgepoint.quantity import Array
 from ridgepoint.result import OpRow, Result, Value
 from ridgepoint.workload import Op, Plan, Traced
@@ -59,12 +60,12 @@ class StepTime:
         """
         return _cache_sigma(*self.asked, self) if self.asked else 0.0
 
-    def shares(self) -> dict[Source, tuple[Array, float]]:
+    def shares(self) -> dict[Source, tuple[Array, Array]]:
         """Share of the time and relative error of each independent source of error.
 
         A law errs at each shape anew, and for a kernel as a whole: (kernel, dtype, operator) and (kernel, dtype, "").
         """
-        out: dict[Source, tuple[Array, float]] = {}
+        out: dict[Source, tuple[Array, Array]] = {}
         for time in self.ops:
             for law in time.laws:
                 share = law.where * time.seconds / self.seconds
@@ -93,12 +94,17 @@ class StepTime:
 def step_time(plan: Plan, target: Target) -> StepTime:
     """The time of the plan's step; arrays in the step (a sweep) give arrays out.
 
+    Of a machine known from its datasheet the sum of the kernels that a serving stack runs, launched as a CUDA graph.
+
     The sum of its operators; on a GPU without a CUDA graph max(sum of the operators, sum of their launches), because
     the host launches ahead while the device computes, and the slower of the two sets the pace.
     """
+    residual = target.correction.sigma if target.correction else 0.1
+    if target.is_datasheet:
+        times = sheet_times(plan, target)
+        return StepTime(sum((t.seconds for t in times), start=0.0), times, 1.0, residual)
     ops = plan.ops
     miss, times = _times(plan, target, ops, working_set_bytes(ops, target))
-    residual = target.correction.sigma if target.correction else 0.1
     total: Array = sum((t.seconds for t in times), start=0.0)
     if not np.all(np.asarray(total) > 0):
         raise BadInput(
@@ -166,7 +172,7 @@ def ratio_sigma(a: StepTime, b: StepTime) -> Array:
     for key in sorted(left.keys() | right.keys()):
         share_a, sigma_a = left.get(key, (0.0, 0.0))
         share_b, sigma_b = right.get(key, (0.0, 0.0))
-        variance = variance + ((share_a - share_b) * max(sigma_a, sigma_b)) ** 2
+        variance = variance + ((share_a - share_b) * np.maximum(sigma_a, sigma_b)) ** 2
     return np.sqrt(variance + min(a.residual_sigma, b.residual_sigma) ** 2)
 
 
@@ -184,7 +190,7 @@ def predict(plan: Plan, target: Target) -> Result:
         side=plan.side,
         target=target.name,
         metrics={
-            "latency_s": Value(seconds, seconds / spread, seconds * spread, "sum of calibrated operator laws"),
+            "latency_s": Value(seconds, seconds / spread, seconds * spread, _METHODS[target.is_datasheet]),
             "tokens_per_s": Value(
                 tokens / seconds, tokens / seconds / spread, tokens / seconds * spread, "tokens / latency"
             ),
@@ -205,6 +211,9 @@ def predict(plan: Plan, target: Target) -> Result:
             **_host(time),
         },
     )
+
+
+_METHODS = ("sum of calibrated operator laws", "sum of operators by their time models, from datasheet and class; model")
 
 
 def _compilation(plan: Plan, target: Target) -> dict[str, Value | None]:
@@ -234,7 +243,7 @@ def _row(time: OpTime, step: StepTime, target: Target) -> OpRow:
         time_s=seconds,
         low_s=seconds / spread,
         high_s=seconds * spread,
-        bound=bound_of(op, seconds, target, float(step.miss)),
+        bound=time.physical.bound() if time.physical else bound_of(op, seconds, target, float(step.miss)),
         flops=float(op.count * op.flops),
         bytes=float(op.count * op.bytes),
     )

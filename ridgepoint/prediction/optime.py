@@ -9,6 +9,7 @@ from ridgepoint.hardware import LinearLaw, Target
 from ridgepoint.hardware.law import decode_terms, prefill_terms
 from ridgepoint.prediction.compiled import fused_time
 from ridgepoint.prediction.contraction import contraction_time
+from ridgepoint.prediction.physics.optime import PhysicalTime
 from ridgepoint.prediction.used import GUESSED_SIGMA, Used, far_share, scaling_of
 from ridgepoint.quantity import Array
 from ridgepoint.workload import LAST_KINDS, Attention, Conv, Fused, Linear, Matmul, Op, Pointwise
@@ -26,6 +27,8 @@ class OpTime:
     op: Op
     seconds: Array
     laws: tuple[Used, ...]
+    physical: PhysicalTime | None = None
+    """Of one call, where a time model of datasheets gave it; None where a calibrated law did."""
 
     @property
     def kernel(self) -> str:
@@ -34,7 +37,7 @@ class OpTime:
     @property
     def sigma(self) -> Array:
         """Relative error of the law in use."""
-        return sum((law.where * float(np.hypot(law.sigma, law.common)) for law in self.laws), start=0.0)
+        return sum((law.where * np.hypot(law.sigma, law.common)[()] for law in self.laws), start=0.0)
 
 
 def op_time(op: Op, target: Target, miss: Array, code_miss: Array, threads: int, per_call_s: Array = 0.0) -> OpTime:

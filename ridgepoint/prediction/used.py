@@ -21,7 +21,7 @@ class Used:
     """
 
     kernel: str
-    sigma: float
+    sigma: Array
     where: Array = 1.0
     common: float = 0.0
 

@@ -6,6 +6,7 @@ from ridgepoint.choice import Side
 from ridgepoint.hardware import Target
 from ridgepoint.prediction import StepTime, predict_memory
 from ridgepoint.prediction.compiled import compilation_seconds
+from ridgepoint.prediction.optime import OpTime
 from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.study.document import OpCard, Roof, SideCard
 from ridgepoint.workload import Linear, Plan
@@ -38,8 +39,10 @@ def side_card(target: Target, text: str, side: Side, steps: Mapping[int, tuple[S
     )  # fmt: skip
 
 
-def _bound(t: object, time: StepTime, target: Target) -> str:
-    return bound_of(t.op, float(t.seconds), target, float(time.miss)) or "unknown"  # type: ignore[attr-defined]
+def _bound(t: OpTime, time: StepTime, target: Target) -> str:
+    if t.physical is not None:
+        return t.physical.bound()
+    return bound_of(t.op, float(t.seconds), target, float(time.miss)) or "unknown"
 
 
 def _ops(time: StepTime, target: Target) -> tuple[OpCard, ...]:

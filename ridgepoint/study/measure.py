@@ -17,8 +17,21 @@ from ridgepoint.result import OpRow, Result, Value
 from ridgepoint.study.cards import kernels_of
 from ridgepoint.study.modules import not_modelled, step_words, subject_named
 from ridgepoint.study.provenance import provenance
-from ridgepoint.study.question import check_step, target_for, traced_in
-from ridgepoint.workload import Encoder, Plan, Step, Traced, decode, forward, mixed, prefill, train, weights_directory
+from ridgepoint.study.question import check_step, device_for, target_for, traced_in
+from ridgepoint.workload import (
+    ALONE,
+    Encoder,
+    Parallel,
+    Plan,
+    Step,
+    Traced,
+    decode,
+    forward,
+    mixed,
+    prefill,
+    train,
+    weights_directory,
+)
 
 __all__ = ["Setting", "measure_side", "predict_side", "set_side", "step_named"]
 
@@ -47,9 +60,20 @@ class Setting:
     """Of the target."""
 
 
-def set_side(model: str, side: str, step: Step, on: str, device: str = "cpu", threads: int = 1) -> Setting:
-    """Looks everything up once (a module of the user's is traced here); refuses positions that the model does not have."""
+def set_side(
+    model: str, side: str, step: Step, on: str, device: str = "cpu", threads: int = 1, stack: str = "",
+    parallel: Parallel = ALONE,
+) -> Setting:  # fmt: skip
+    """Looks everything up once (a module of the user's is traced here); refuses positions that the model does not have.
+
+    `stack` and `parallel` are for machines that are known from their datasheets.
+    """
     target = target_for(on, device)
+    device = device_for(target, device)
+    if not target.is_datasheet and (stack or parallel != ALONE):
+        raise BadInput(
+            f"--stack, --tp, --pp, --ep and --attention-dp are for datasheet targets; {target.name} was calibrated"
+        )
     workload = subject_named(model, traced_in(side))
     check_step(model, workload, step.phase, max(int(g.context) for g in step.groups))
     settled = resolve(side, workload.dtype, device, "", threads)
@@ -57,7 +81,8 @@ def set_side(model: str, side: str, step: Step, on: str, device: str = "cpu", th
         step = forward(step.sequences, 1)
     if isinstance(workload, Encoder):
         step = _whole_inputs(workload, step)
-    return Setting(model, settled.plan(workload, step), settled, target, _elsewhere(target, on))
+    plan = replace(settled.plan(workload, step), stack=stack, parallel=parallel)
+    return Setting(model, plan, settled, target, _elsewhere(target, on))
 
 
 def _whole_inputs(encoder: Encoder, step: Step) -> Step:

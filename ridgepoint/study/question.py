@@ -19,7 +19,7 @@ from ridgepoint.workload import (
     weights_directory,
 )
 
-__all__ = ["Question", "ask", "check_step", "step_for", "target_for", "traced_in"]
+__all__ = ["Question", "ask", "check_step", "device_for", "step_for", "target_for", "traced_in"]
 
 DEVICES = ("cpu", "cuda")
 PHASES = ("decode", "prefill", "forward")
@@ -67,6 +67,7 @@ def ask(
         raise BadInput(f"isl {isl}: possible are 1 to {2**27} tokens")
     workload = subject_named(model, traced_in(f"{bet}+{common}"))
     target = target_for(on, device)
+    device = device_for(target, device)
     a_text, b_texts = parse_bet(bet)
     if len(set(b_texts)) < len(b_texts):
         raise BadInput(f"{bet!r} names a side twice; once is enough")
@@ -133,9 +134,18 @@ def target_for(on: str, device: str) -> Target:
     if device not in DEVICES:
         raise BadInput(f"--device is {' or '.join(DEVICES)}, not {device[:40]!r}")
     target = load_target(on, device)
+    if target.is_datasheet:
+        return target
     if (target.kind == "gpu") != (device == "cuda"):
         raise BadInput(f"target {target.name} is a {target.kind} and has no {device}; give --on another or --device")
     return target
+
+
+def device_for(target: Target, device: str) -> str:
+    """The device that choices are checked for: of a datasheet what it is of, else the one asked for."""
+    if not target.is_datasheet:
+        return device
+    return "cpu" if target.kind == "cpu" else "cuda"
 
 
 def step_for(question: Question, batch: int) -> Step:

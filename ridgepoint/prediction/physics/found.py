@@ -1,0 +1,132 @@
+"""Which fit answers for a machine, a format and a software stack, and how far away from them it was made."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ridgepoint.errors import NotSupported
+from ridgepoint.hardware import Arch, Fit, load_arch
+from ridgepoint.prediction.physics.device import Device
+
+__all__ = ["OWN_VARIANTS", "Found", "Stack", "find_fit"]
+
+
+OWN_VARIANTS = ("pointwise", "collective")
+"""Operators whose variants are operators themselves: families of pointwise kernels, kinds of collectives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The software that runs the kernels; "" leaves the choice to what was measured."""
+
+    framework: str = ""
+    version: str = ""
+    variant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A fit, the steps that lie between it and the question, and the error that they add."""
+
+    fit: Fit
+    steps: tuple[str, ...]
+    """Of `STEPS`; () where the fit was made on this very machine, format and stack."""
+    sigma: float
+    """Standard deviation of the log error of all steps together."""
+    arch: str
+
+    @property
+    def label(self) -> str:
+        """In words: where the parameters come from."""
+        fit = self.fit
+        stack = " ".join(x for x in (fit.framework or "all frameworks", fit.version, fit.variant) if x)
+        return f"{fit.operator} of {self.arch}, {fit.dtype}, {stack}, fitted on {', '.join(fit.gpus)}"
+
+
+def find_fit(device: Device, operator: str, dtypes: tuple[str, ...], stack: Stack) -> Found:
+    """The nearest fit of an operator: of the class before other classes, of the first dtype before the next, then by stack.
+
+    A variant that is an operator of its own (`OWN_VARIANTS`) is never taken for another.
+
+    Raises NotSupported naming the dtypes that the class has for the operator.
+    """
+    have: set[str] = set()
+    strict = operator in OWN_VARIANTS
+    for arch in _chain(device.arch):
+        fits = list(arch.of(operator))
+        have |= {fit.dtype for fit in fits}
+        for dtype in dtypes:
+            candidates = [fit for fit in fits if fit.dtype == dtype and (not strict or fit.variant == stack.variant)]
+            if candidates:
+                return min((_found(device, arch, fit, stack) for fit in candidates), key=_distance(stack))
+    known = ", ".join(sorted(have)) or "nothing"
+    raise NotSupported(
+        f"{device.name}: no {operator} in {' or '.join(dtypes)} was measured on its class ({device.arch or 'none'}) or a "
+        f"like one; measured: {known}; `ridge calibrate --from FILE.csv` fits it from a sweep of your own"
+    )
+
+
+def _chain(name: str) -> Iterator[Arch]:
+    """The class, then those it is pooled from, breadth first, each once."""
+    queue, seen = [name], set[str]()
+    while queue:
+        current = queue.pop(0)
+        if current and current not in seen:
+            seen.add(current)
+            arch = load_arch(current)
+            yield arch
+            queue += arch.pooled_from
+
+
+def _found(device: Device, arch: Arch, fit: Fit, stack: Stack) -> Found:
+    known = {t.step: t.sigma for t in arch.transfers if t.operator == fit.operator}
+    steps = tuple(_steps(device, arch, fit, stack))
+    return Found(fit, steps, float(np.sqrt(sum(known.get(step, 0.0) ** 2 for step in steps))), arch.name)
+
+
+def _steps(device: Device, arch: Arch, fit: Fit, stack: Stack) -> Iterator[str]:
+    if arch.name != device.arch:
+        yield "class"
+    elif device.name not in fit.gpus:
+        yield "gpu"
+    if stack.framework and fit.framework != stack.framework:
+        yield "framework"
+        return
+    if stack.version and fit.version != stack.version:
+        yield "version"
+    if stack.variant and fit.variant != stack.variant:
+        yield "variant"
+
+
+def _distance(stack: Stack):  # type: ignore[no-untyped-def]
+    wanted = _number(stack.version)
+
+    def distance(found: Found) -> tuple[float, ...]:
+        fit = found.fit
+        other_framework = bool(stack.framework) and fit.framework != stack.framework
+        return (
+            other_framework,
+            other_framework and bool(fit.framework),  # then what all frameworks share
+            -_alike(stack.variant, fit.variant),
+            bool(stack.version) and abs(_number(fit.version) - wanted),
+            -_number(fit.version),  # nobody asked: the newest
+            -fit.rows,
+        )
+
+    return distance
+
+
+def _alike(wanted: str, have: str) -> float:
+    """Share of the words of two variants that agree; 1 where they are equal."""
+    if not wanted or wanted == have:
+        return 1.0
+    a, b = (set(re.split(r"[/_ ]+", x)) for x in (wanted, have))
+    return len(a & b) / max(len(a | b), 1)
+
+
+def _number(version: str) -> float:
+    """A version as a number that grows with it: 1.3.0rc20 -> 1.30020."""
+    parts = [int(x) for x in re.findall(r"\d+", version)[:4]]
+    return sum(part / 1000.0**i for i, part in enumerate(parts))

@@ -1,0 +1,75 @@
+"""What every operator's prediction from a datasheet shares: the device, the software stack, and a time with its error."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
+
+import numpy as np
+
+from ridgepoint.hardware import Target, data_folder
+from ridgepoint.prediction.physics.device import Device, device_of
+from ridgepoint.prediction.physics.found import Found, Stack, find_fit
+from ridgepoint.prediction.physics.optime import PhysicalTime
+from ridgepoint.prediction.physics.parameters import Parameters, read_parameters
+from ridgepoint.prediction.physics.spread import spread_sigma
+from ridgepoint.quantity import Array
+from ridgepoint.workload import Plan
+
+__all__ = ["DEFAULT_STACK", "Sheet", "Timed", "parameters_for", "sheet_of"]
+
+P = TypeVar("P", bound=Parameters)
+DEFAULT_STACK = "vllm"
+"""Whose kernels a prediction speaks of where nobody says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A device and the stack whose kernels run on it."""
+
+    device: Device
+    stack: Stack
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """The time of one call, the fit behind it, and its error: `sigma` at one shape, `common` of the fit as a whole."""
+
+    time: PhysicalTime
+    found: Found
+
+    @property
+    def sigma(self) -> Array:
+        return spread_sigma(self.time, self.found.fit.spread)
+
+    @property
+    def common(self) -> float:
+        return self.found.sigma
+
+    @property
+    def kernel(self) -> str:
+        """Name of the source of error: operators of one fit err together."""
+        fit = self.found.fit
+        return " ".join(x for x in (fit.operator, fit.dtype, fit.framework, fit.version, fit.variant) if x)
+
+
+def sheet_of(plan: Plan, target: Target) -> Sheet:
+    """The device by its figures; the stack that the plan names, else `DEFAULT_STACK`."""
+    framework, _, version = (plan.stack or DEFAULT_STACK).partition(":")
+    return Sheet(device_of(target), Stack(framework, version))
+
+
+def parameters_for(
+    sheet: Sheet, operator: str, dtypes: tuple[str, ...], model: type[P], variant: str = ""
+) -> tuple[P, Found]:
+    """The nearest fit's parameters for this operator; NotSupported where nothing like it was measured."""
+    stack = Stack(sheet.stack.framework, sheet.stack.version, variant)
+    return _looked_up(sheet.device.name, sheet.device.arch, operator, dtypes, model, stack, str(data_folder()))
+
+
+@cache
+def _looked_up(
+    name: str, arch: str, operator: str, dtypes: tuple[str, ...], model: type[P], stack: Stack, _home: str
+) -> tuple[P, Found]:
+    device = Device(name, arch, 0, np.nan, np.nan, np.nan, np.nan, {}, {})
+    found = find_fit(device, operator, dtypes, stack)
+    return read_parameters(model, found.fit.values, f"architecture class {found.arch}"), found

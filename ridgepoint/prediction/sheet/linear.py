@@ -1,0 +1,38 @@
+"""A linear layer from the datasheet: the matrix product of its weight format, weights from memory."""
+
+import numpy as np
+
+from ridgepoint.errors import NotSupported
+from ridgepoint.prediction.physics.gemm import GemmParameters, Loop, gemm_time
+from ridgepoint.prediction.physics.gemm_format import FORMATS
+from ridgepoint.prediction.sheet.context import Sheet, Timed, parameters_for
+from ridgepoint.workload import Linear
+
+__all__ = ["alike", "format_of", "linear_time"]
+
+_IN_A_NETWORK = Loop(weights=np.inf, acts=1)
+"""Weights have left the cache since the last step; activations were just written by the operator before."""
+_NAMES = {"int8": "int8_wo", "int8:dyn": "sq", "int8:dyn:token": "sq", "fp8": "fp8", "fp8:block": "fp8_block",
+          "nvfp4": "nvfp4", "fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}  # fmt: skip
+
+
+def format_of(op_weight: str) -> str:
+    """Name of a weight format among the matrix products that were measured; NotSupported for others, as NF4."""
+    name = "int4_wo" if op_weight.startswith("int4") else _NAMES.get(op_weight, "")
+    if not name:
+        raise NotSupported(f"no kernel for {op_weight} was measured on a GPU; measured: {', '.join(FORMATS)}")
+    return name
+
+
+def alike(dtype: str) -> tuple[str, ...]:
+    """The dtype, and the one whose kernels move and compute alike."""
+    return {"bf16": ("bf16", "fp16"), "fp16": ("fp16", "bf16")}.get(dtype, (dtype,))
+
+
+def linear_time(sheet: Sheet, op: Linear) -> Timed:
+    """One call; raises NotSupported where the device cannot multiply in the format."""
+    name = format_of(op.weight)
+    form = FORMATS[name]
+    form.peak(sheet.device)
+    p, found = parameters_for(sheet, "gemm", alike(name), GemmParameters)
+    return Timed(gemm_time(sheet.device, p, form, op.m, op.n, op.k, _IN_A_NETWORK), found)

@@ -1,0 +1,53 @@
+"""Yardsticks on the same rows: the datasheet roofline, and a roofline with three fitted parameters."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ridgepoint.prediction.physics.optime import PhysicalTime
+from ridgepoint.study.fitting.classes import FittedCell
+from ridgepoint.study.fitting.held_out import fold_of, measured_seconds
+from ridgepoint.study.published.table import Floats
+
+__all__ = ["fitted_roofline", "roofline"]
+
+_FOLDS = 4
+
+
+def roofline(cell: FittedCell) -> Floats:
+    """max(FLOPs / peak, bytes / bandwidth) of each row, both from the datasheet."""
+    return _flat(_time(cell), 1.0, 1.0)
+
+
+def fitted_roofline(cell: FittedCell) -> Floats:
+    """t0 + max(FLOPs / (a peak), bytes / (b bandwidth)): the three fitted with each row's shape left out."""
+    time, measured = _time(cell), measured_seconds(cell.table)
+    fold = fold_of(cell.kind.shape(cell.table), _FOLDS)
+    out = np.full(len(measured), np.nan)
+    for turn in range(_FOLDS):
+        seen, unseen = fold != turn, fold == turn
+        if unseen.any() and seen.any():
+            t0, a, b = _fitted(time, measured, seen)
+            out[unseen] = t0 + _flat(time, a, b)[unseen]
+    return out
+
+
+def _time(cell: FittedCell) -> PhysicalTime:
+    return cell.kind.seconds(cell.device, cell.parameters, cell.cell[1], cell.table)
+
+
+def _flat(time: PhysicalTime, a: float, b: float) -> Floats:
+    return np.maximum(np.asarray(time.compute_s, float) / a, np.asarray(time.memory_s, float) / b)
+
+
+def _fitted(time: PhysicalTime, measured: Floats, rows: np.ndarray) -> Sequence[float]:
+    from scipy.optimize import least_squares
+
+    small = float(np.quantile(measured[rows], 0.05))
+
+    def error(x: Floats) -> Floats:
+        t0, a, b = np.exp(x)
+        return np.log((t0 + _flat(time, a, b)[rows]) / measured[rows])
+
+    found = least_squares(error, np.log([small / 2, 0.7, 0.8]), loss="soft_l1", f_scale=0.1, max_nfev=60)
+    return [float(v) for v in np.exp(found.x)]

@@ -1,0 +1,147 @@
+"""Fit a class of machines: parameters of every cell of its published tables, widths of intervals, errors of transfers."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+import msgspec
+import numpy as np
+
+from ridgepoint.hardware import Fit, Transfer
+from ridgepoint.prediction.physics.device import Device
+from ridgepoint.prediction.physics.parameters import Parameters
+from ridgepoint.study.fitting.held_out import Cell, cells, fit_rows, measured_seconds, out_of_sample
+from ridgepoint.study.fitting.widths import fit_spread, robust_sigma
+from ridgepoint.study.published.kind import Kind
+from ridgepoint.study.published.spelling import our_dtypes
+from ridgepoint.study.published.table import Floats, Table
+
+__all__ = ["FittedCell", "fit_kind", "fits_of", "transfers_of"]
+
+_PULL = 4.0
+"""How many rows the parameters that all stacks share count for, in the fit of one of them."""
+_POOLED_ROWS = 2500
+_FOLDS = 4
+
+
+@dataclass(frozen=True)
+class FittedCell:
+    """One cell with its rows, its parameters, and predictions of its rows by parameters that had not seen their shapes."""
+
+    kind: Kind
+    cell: Cell
+    device: Device
+    table: Table
+    parameters: Parameters
+    unseen_s: Floats = field(repr=False)
+
+    @property
+    def log_errors(self) -> Floats:
+        """log(measured / predicted), each row's shape unseen."""
+        return np.log(measured_seconds(self.table) / self.unseen_s)
+
+
+def fit_kind(
+    kind: Kind, table: Table, device_named: Callable[[str], Device], progress: Callable[[str], None] = lambda _: None
+) -> list[FittedCell]:
+    """All cells of one table; `device_named` gives the device behind a name of its gpu column."""
+    found = cells(kind, table, our_dtypes)
+    out = []
+    for (gpu, dtype, variant), group in _by_machine(found, kind.pools).items():
+        device = device_named(gpu)
+        shared = _shared(kind, device, dtype, group)
+        for cell, rows in group.items():
+            progress(" ".join((kind.name, *filter(None, cell))))
+            p = fit_rows(kind, device, dtype, rows, shared, _PULL)
+            unseen = out_of_sample(kind, device, dtype, rows, _FOLDS, shared, _PULL)
+            out.append(FittedCell(kind, cell, device, rows, p, unseen))
+        if len({cell[2] for cell in group}) > 1:
+            out.append(_pooled_cell(kind, device, (gpu, dtype, "", "", variant), group, shared))
+    return out
+
+
+def _by_machine(found: Mapping[Cell, Table], pools: bool) -> dict[tuple[str, str, str], dict[Cell, Table]]:
+    """Cells that tell of each other: of one machine and dtype, and of one variant where variants are operators."""
+    out: dict[tuple[str, str, str], dict[Cell, Table]] = {}
+    for cell, rows in found.items():
+        out.setdefault((cell[0], cell[1], "" if pools else cell[4]), {})[cell] = rows
+    return out
+
+
+def _shared(kind: Kind, device: Device, dtype: str, group: Mapping[Cell, Table]) -> Parameters:
+    return fit_rows(kind, device, dtype, _sample(_joined(list(group.values()))))
+
+
+def _sample(table: Table) -> Table:
+    step = max(1, len(table) // _POOLED_ROWS)
+    return table.take(list(range(0, len(table), step)))
+
+
+def _joined(tables: Sequence[Table]) -> Table:
+    first = tables[0]
+    columns = {name: np.concatenate([t.columns[name] for t in tables]) for name in first.columns}
+    return Table(first.path, columns, np.concatenate([t.lines for t in tables]))
+
+
+def _pooled_cell(kind: Kind, device: Device, cell: Cell, group: Mapping[Cell, Table], shared: Parameters) -> FittedCell:
+    """What all stacks share, for a stack that nobody measured: each row predicted without its own framework's rows."""
+    frameworks = sorted({c[2] for c in group})
+    tables, unseen = [], []
+    for left_out in frameworks:
+        seen = _sample(_joined([rows for c, rows in group.items() if c[2] != left_out]))
+        rows = _joined([rows for c, rows in group.items() if c[2] == left_out])
+        p = fit_rows(kind, device, cell[1], seen, shared, _PULL)
+        tables.append(rows)
+        unseen.append(np.asarray(kind.seconds(device, p, cell[1], rows).seconds))
+    return FittedCell(kind, cell, device, _joined(tables), shared, np.concatenate(unseen))
+
+
+def fits_of(fitted: Sequence[FittedCell], today: date) -> Iterator[Fit]:
+    """The rows of a class's file."""
+    for one in fitted:
+        _, dtype, framework, version, variant = one.cell
+        time = one.kind.seconds(one.device, one.parameters, dtype, one.table)
+        values = {name: float(f"{value:.4g}") for name, value in msgspec.structs.asdict(one.parameters).items()}
+        yield Fit(
+            operator=one.kind.name, dtype=dtype, framework=framework, version=version, variant=variant, values=values,
+            spread=tuple(round(c, 3) for c in fit_spread(time, one.log_errors)), files=(one.table.path.name,),
+            gpus=(one.device.name,), rows=len(one.table), date=today.isoformat(),
+        )  # fmt: skip
+
+
+def transfers_of(fitted: Sequence[FittedCell]) -> list[Transfer]:
+    """How far off one cell's parameters are on another's rows, beyond that cell's own error: by what differs."""
+    seen: dict[tuple[str, str], list[float]] = {}
+    for source in fitted:
+        for other in fitted:
+            step = _step(source, other)
+            if step:
+                seen.setdefault((source.kind.name, step), []).append(_added(source, other))
+    return [
+        Transfer(operator=operator, step=step, sigma=round(float(np.median(sigmas)), 4), pairs=len(sigmas))
+        for (operator, step), sigmas in sorted(seen.items())
+    ]
+
+
+def _step(a: FittedCell, b: FittedCell) -> str:
+    """The one thing in which two cells differ; "" where it is none or more than one."""
+    if a.kind is not b.kind or a is b or a.cell[1] != b.cell[1] or not (a.cell[2] and b.cell[2]):
+        return ""
+    if not a.kind.pools and a.cell[4] != b.cell[4]:
+        return ""
+    (_, _, framework, version, variant), (_, _, framework_b, version_b, variant_b) = a.cell, b.cell
+    if a.device.arch != b.device.arch:
+        return "class" if framework == framework_b else ""
+    if a.device.name != b.device.name:
+        return "gpu" if framework == framework_b else ""
+    if framework != framework_b:
+        return "framework"
+    if version != version_b:
+        return "version"
+    return "variant" if variant != variant_b else ""
+
+
+def _added(source: FittedCell, other: FittedCell) -> float:
+    predicted = other.kind.seconds(other.device, source.parameters, other.cell[1], other.table).seconds
+    error = robust_sigma(np.log(measured_seconds(other.table) / np.asarray(predicted)))
+    return float(np.sqrt(max(error**2 - robust_sigma(other.log_errors) ** 2, 0.0)))

@@ -1,0 +1,42 @@
+"""A kind of published table: which columns it has, which time model predicts its rows, and how its rows are told apart."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ridgepoint.prediction.physics.device import Device
+from ridgepoint.prediction.physics.optime import PhysicalTime
+from ridgepoint.prediction.physics.parameters import Parameters
+from ridgepoint.study.published.table import Mask, Table, Texts
+
+__all__ = ["Kind"]
+
+
+def _nothing(_: str) -> dict[str, float]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind; one file of this folder defines it."""
+
+    name: str
+    """As the operator in architecture files: "gemm", "attention_decode"."""
+    columns: tuple[str, ...]
+    """What a table must have to be of this kind."""
+    model: type[Parameters]
+    seconds: Callable[[Device, Any, str, Table], PhysicalTime]
+    """Time of every row of a table of one dtype (the third argument, in our spelling) on one device."""
+    usable: Callable[[Table], Mask]
+    """Rows that can be scored: what is flagged as suspect or known as wrong is left out, and counted."""
+    regime: Callable[[Table], Texts]
+    """Which kind of shape each row is, as "m<=64"."""
+    shape: Callable[[Table], Texts]
+    """What leave-shape-out leaves out together, as "4096x11008": never split between fit and score."""
+    variant: Callable[[Table], Texts]
+    """What else needs parameters of its own besides gpu class, dtype, framework and version, as the kernel; "" mostly."""
+    pools: bool = True
+    """Whether variants are kernels for the same work, so that what all share says something of one that nobody measured;
+    False where they are operators of their own."""
+    fixed: Callable[[str], dict[str, float]] = _nothing
+    """Parameters that a dtype does not have, at the value where they do nothing."""

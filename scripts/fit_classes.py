@@ -1,0 +1,160 @@
+"""Fit the classes of machines to published measurements: writes `hardware/data/arch/<class>.toml` and the held-out errors."""
+
+import argparse
+import hashlib
+import json
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ridgepoint.hardware import Arch, Transfer, save_arch
+from ridgepoint.hardware.arch import ARCH_SCHEMA
+from ridgepoint.study.fitting.baselines import fitted_roofline, roofline
+from ridgepoint.study.fitting.classes import FittedCell, fit_kind, fits_of, transfers_of
+from ridgepoint.study.fitting.held_out import cells, measured_seconds
+from ridgepoint.study.published.registry import kind_of
+from ridgepoint.study.published.spelling import our_dtypes
+from ridgepoint.study.published.table import read_table
+from ridgepoint.study.scoring import datasheet_device
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "ridgepoint" / "hardware" / "data" / "arch"
+RECORD = ROOT / "benchmarks" / "records" / "held-out.json"
+FILES = (
+    "gemm.csv", "gemm_neusight.csv", "gemm_vidur.csv", "gemm_llmservingsim.csv", "gemm_llmcompass.csv",
+    "attention_prefill.csv", "attention_decode.csv", "attention_encoder.csv", "attention_chunked_llmservingsim.csv",
+    "moe.csv", "elementwise.csv", "collectives.csv",
+)  # fmt: skip
+_FROM = "published measurements, normalised"
+CLASSES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "pascal": ("NVIDIA Pascal, compute capability 6.x", ("volta", "turing", "ampere")),
+    "volta": ("NVIDIA Volta, 7.0", ("turing", "ampere")),
+    "turing": ("NVIDIA Turing, 7.5", ("volta", "ampere")),
+    "ampere": ("NVIDIA Ampere, 8.0 and 8.6", ("ada", "hopper")),
+    "ada": ("NVIDIA Ada Lovelace, 8.9", ("ampere", "hopper")),
+    "hopper": ("NVIDIA Hopper, 9.0", ("ampere", "ada", "blackwell")),
+    "blackwell": ("NVIDIA Blackwell for data centres, 10.x", ("hopper", "ampere", "ada")),
+    "blackwell-consumer": ("NVIDIA Blackwell with GDDR7 or LPDDR5X, 12.x", ("ada", "blackwell", "ampere", "hopper")),
+    "cdna1": ("AMD CDNA, Instinct MI100", ("volta",)),
+    "cdna2": ("AMD CDNA 2, Instinct MI200", ("cdna1", "ampere")),
+    "cdna3": ("AMD CDNA 3, Instinct MI300", ("cdna2", "hopper")),
+    "cdna4": ("AMD CDNA 4, Instinct MI350", ("cdna3", "blackwell")),
+    "xe2": ("Intel Xe2, Arc B series and Arc Pro B series", ("ada", "ampere")),
+    "apple": ("Apple M series GPUs", ("ampere",)),
+    "tpu": ("Google TPU", ("ampere", "hopper")),
+    "gaudi": ("Intel Gaudi", ("ampere", "hopper")),
+    "neuron": ("AWS Trainium and Inferentia", ("ampere", "hopper")),
+}
+"""Meaning of each class, and where it takes parameters that were not fitted on it, the most alike first."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Errors of one cell whose shapes the parameters had not seen, beside two yardsticks on the same rows."""
+
+    file: str
+    operator: str
+    gpu: str
+    dtype: str
+    framework: str
+    version: str
+    variant: str
+    regime: str
+    n: int
+    median_ape: float
+    mape: float
+    p90_ape: float
+    bias: float
+    roofline_median_ape: float
+    fitted_roofline_median_ape: float
+    fitted_roofline_mape: float
+
+
+def held_out(cell: FittedCell) -> list[HeldOut]:
+    """One line for all regimes, one for each."""
+    measured, predicted = measured_seconds(cell.table), cell.unseen_s
+    regime = cell.kind.regime(cell.table)
+    flat, fitted = roofline(cell), fitted_roofline(cell)
+    out = []
+    for name in ("all", *sorted(set(map(str, regime)))):
+        rows = np.isfinite(predicted) & np.isfinite(fitted) & ((regime == name) | (name == "all"))
+        if not rows.any():
+            continue
+        ape, flat_ape, fitted_ape = (np.abs(x[rows] / measured[rows] - 1) for x in (predicted, flat, fitted))
+        gpu, dtype, framework, version, variant = cell.cell
+        out.append(HeldOut(
+            cell.table.path.name, cell.kind.name, gpu, dtype, framework, version, variant, name, int(rows.sum()),
+            *(round(float(x), 4) for x in (
+                np.median(ape), ape.mean(), np.quantile(ape, 0.9), np.median(predicted[rows] / measured[rows]),
+                np.median(flat_ape), np.median(fitted_ape), fitted_ape.mean(),
+            )),
+        ))  # fmt: skip
+    return out
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the CSV files are, with their README.md")
+    parser.add_argument("--files", nargs="*", default=FILES)
+    parser.add_argument("--quiet", action="store_true")
+    arguments = parser.parse_args()
+    tables = [read_table(arguments.folder / name) for name in arguments.files]
+    total = sum(len(cells(kind_of(t), t, our_dtypes)) for t in tables)
+    fitted: list[FittedCell] = []
+    columns = (TextColumn("{task.description:60}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=arguments.quiet) as bar:
+        task = bar.add_task("", total=total)
+        for table in tables:
+            fitted += fit_kind(
+                kind_of(table), table, datasheet_device, lambda text: bar.update(task, advance=1, description=text[:60])
+            )
+    sources = {
+        t.path.name: f"{_FROM}; sha256 {hashlib.sha256(t.path.read_bytes()).hexdigest()[:16]}; {len(t)} rows"
+        for t in tables
+    }
+    write(fitted, sources)
+    record(fitted, sources)
+    return 0
+
+
+def write(fitted: list[FittedCell], sources: dict[str, str]) -> None:
+    """Every class, those without a fit of their own too."""
+    today = datetime.now(UTC).date()
+    everywhere = transfers_of(fitted)
+    unknown = {cell.device.arch for cell in fitted} - set(CLASSES)
+    if unknown:
+        sys.exit(f"no meaning for {', '.join(sorted(unknown))} in CLASSES")
+    for name, (meaning, pooled) in CLASSES.items():
+        mine = [cell for cell in fitted if cell.device.arch == name]
+        fits = tuple(fits_of(mine, today))
+        used = {file for fit in fits for file in fit.files}
+        arch = Arch(
+            schema=ARCH_SCHEMA, name=name, meaning=meaning, pooled_from=pooled, fits=fits,
+            transfers=tuple(_transfers(transfers_of(mine), everywhere)),
+            sources={file: text for file, text in sources.items() if file in used},
+        )  # fmt: skip
+        print(save_arch(arch, OUT).relative_to(ROOT), len(fits), "fits")
+
+
+def _transfers(own: list[Transfer], everywhere: list[Transfer]) -> list[Transfer]:
+    """Those seen in the class itself, then, for steps that it has no pair of, those seen in any class."""
+    known = {(t.operator, t.step) for t in own}
+    return [*own, *(t for t in everywhere if (t.operator, t.step) not in known)]
+
+
+def record(fitted: list[FittedCell], sources: dict[str, str]) -> None:
+    """Held-out errors, for the README, docs and anybody who wants to check."""
+    rows = [asdict(line) for cell in fitted for line in held_out(cell)]
+    body = {"schema": 1, "date": datetime.now(UTC).date().isoformat(), "protocol": "leave-shape-out, 4 turns; cells without a "
+            "framework: each framework predicted by the others", "sources": sources, "rows": rows}  # fmt: skip
+    RECORD.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+    print(RECORD.relative_to(ROOT), len(rows), "rows")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
