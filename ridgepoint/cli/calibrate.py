@@ -40,7 +40,7 @@ def calibrate(
     """Measure this machine into <host>.calibrated.toml, in about 90 seconds on two cores."""
     from rich.console import Console
 
-    from ridgepoint.hardware import HOST, load_target
+    from ridgepoint.hardware import load_target
     from ridgepoint.report.terminal import card
 
     if from_ is not None:
@@ -48,22 +48,35 @@ def calibrate(
             raise BadInput("--from fits a target to a file and measures nothing; leave the other options out")
         return _from_file(from_)
 
+    stages = [name for name, asked in (("modules", modules), ("compile", compile_), ("ort", ort)) if asked]
+    _check(name, device, stages, show, refit)
+    if show:
+        Console().print(card(load_target(name or "host", device)))
+        return 0
+    return _measured(device, name, fresh, stages, refit)
+
+
+def _check(name: str, device: str, stages: list[str], show: bool, refit: str) -> None:
+    from ridgepoint.hardware import HOST
+
     if name and not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
         raise BadInput(f"--name is {name!r}; possible are up to 60 letters, digits, - and _")
     if name == HOST:
         raise BadInput(f"--name {HOST} is taken: it stands for the newest calibration of this machine")
-    stages = [name for name, asked in (("modules", modules), ("compile", compile_), ("ort", ort)) if asked]
     if stages and device != "cpu":
         raise BadInput(
             f"--{stages[0]} is for the CPU; a GPU is calibrated for decoders in eager mode and in CUDA graphs"
         )
     if stages and (show or refit):
         raise BadInput(f"--{stages[0]} measures; leave it out beside {'--show' if show else '--refit'}")
-    if show:
-        Console().print(card(load_target(name or "host", device)))
-        return 0
+
+
+def _measured(device: str, name: str, fresh: bool, stages: list[str], refit: str) -> int:
+    from rich.console import Console
+
     from ridgepoint.hardware import save_target
     from ridgepoint.measurement.session import ChildDied
+    from ridgepoint.report.terminal import card
     from ridgepoint.store import Store, default_path
     from ridgepoint.study import calibrate as study
     from ridgepoint.study.provenance import provenance

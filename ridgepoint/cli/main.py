@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from ridgepoint.cli import calibrate, records, results, targets, validate, why
+from ridgepoint.cli import calibrate, fit, records, results, targets, validate, why
 from ridgepoint.cli.options import INTERRUPTED
 from ridgepoint.errors import RidgeError
 
@@ -27,6 +27,7 @@ app.command("report")(records.report)
 app.command("export")(records.export)
 app.command("import")(records.import_)
 app.command("targets")(targets.targets)
+app.command("fit")(fit.fit)
 app.command("validate")(validate.validate)
 
 

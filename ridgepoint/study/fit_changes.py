@@ -128,7 +128,7 @@ def _recomputing(request: TrainingRequest) -> Iterator[_Train]:
         yield "fused cross-entropy", "--loss fused", request.with_recipe({"loss": "fused"})
     for name in ("selective-op", "full"):
         if keeping.recompute not in (name, "full"):
-            changed = replace(keeping, recompute=name)  # type: ignore[arg-type]
+            changed = replace(keeping, recompute=name)
             yield f"recompute {name}", f"--recompute {name}", request.with_recipe({"keeping": changed})
     if request.recipe.loss == "eager" and keeping.recompute != "full":
         changed = replace(keeping, recompute="full")

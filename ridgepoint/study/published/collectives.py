@@ -20,7 +20,7 @@ __all__ = ["COLLECTIVES"]
 
 _PAIRS = "pairwise"
 """In the name of a topology: NVLink joins two devices, PCIe the pairs."""
-_WITHOUT_SUMS = ("int8",)
+_NOT_SUMMED = ("int8",)
 """Formats that switches do not add up."""
 
 
@@ -43,7 +43,7 @@ def _seconds(device: Device, p: CollectiveParameters, dtype: str, table: Table) 
         links = links_of(device, devices_per_node)
         if in_pairs:
             links = replace(links, apart_bytes_per_s=device.pcie_bytes_per_s)
-        if dtype in _WITHOUT_SUMS:
+        if dtype in _NOT_SUMMED:
             links = replace(links, sums_in_switch=False)
         time = collective_time(links, p, op, n[mask], size[mask], direct_kernels(framework, device.arch))
         for part, values in parts.items():
@@ -78,7 +78,12 @@ def _variant(table: Table) -> Texts:
     return np.char.add(np.char.add(named, paired), np.where(_nodes(table) > 1, " across nodes", ""))
 
 
+def _fixed(dtype: str) -> dict[str, float]:
+    start = CollectiveParameters()
+    return {name: getattr(start, name) for name in ("switch_s", "switch_share")} if dtype in _NOT_SUMMED else {}
+
+
 COLLECTIVES = Kind(
     name="collective", columns=("op", "n_gpus", "bytes", "latency_us"), model=CollectiveParameters, seconds=_seconds,
-    usable=_usable, regime=_regime, shape=_shape, variant=_variant,
+    usable=_usable, regime=_regime, shape=_shape, variant=_variant, pools=False, fixed=_fixed,
 )  # fmt: skip

@@ -60,5 +60,5 @@ def _shape(table: Table) -> Texts:
 
 ELEMENTWISE = Kind(
     name="pointwise", columns=("op", "rows", "cols", "latency_us"), model=PointwiseParameters, seconds=_seconds,
-    usable=_usable, regime=_regime, shape=_shape, variant=_variant,
+    usable=_usable, regime=_regime, shape=_shape, variant=_variant, pools=False,
 )  # fmt: skip
