@@ -4,9 +4,11 @@ import argparse
 import hashlib
 import json
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -15,10 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ridgepoint.hardware import Arch, Transfer, save_arch
 from ridgepoint.hardware.arch import ARCH_SCHEMA
 from ridgepoint.study.fitting.baselines import fitted_roofline, roofline
-from ridgepoint.study.fitting.classes import FittedCell, fit_kind, fits_of, transfers_of
-from ridgepoint.study.fitting.held_out import cells, measured_seconds
+from ridgepoint.study.fitting.classes import FittedCell, fit_group, fits_of, groups_of, transfers_of
+from ridgepoint.study.fitting.held_out import measured_seconds
 from ridgepoint.study.published.registry import kind_of
-from ridgepoint.study.published.spelling import our_dtypes
 from ridgepoint.study.published.table import read_table
 from ridgepoint.study.scoring import datasheet_device
 
@@ -35,7 +36,8 @@ CLASSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "pascal": ("NVIDIA Pascal, compute capability 6.x", ("volta", "turing", "ampere")),
     "volta": ("NVIDIA Volta, 7.0", ("turing", "ampere")),
     "turing": ("NVIDIA Turing, 7.5", ("volta", "ampere")),
-    "ampere": ("NVIDIA Ampere, 8.0 and 8.6", ("ada", "hopper")),
+    "ampere": ("NVIDIA Ampere for data centres, 8.0", ("ada", "hopper")),
+    "ampere-consumer": ("NVIDIA Ampere with GDDR6 or LPDDR5, 8.6 and 8.7", ("ampere", "ada")),
     "ada": ("NVIDIA Ada Lovelace, 8.9", ("ampere", "hopper")),
     "hopper": ("NVIDIA Hopper, 9.0", ("ampere", "ada", "blackwell")),
     "blackwell": ("NVIDIA Blackwell for data centres, 10.x", ("hopper", "ampere", "ada")),
@@ -97,25 +99,36 @@ def held_out(cell: FittedCell) -> list[HeldOut]:
     return out
 
 
+Task = tuple[Path, tuple[str, str, str]]
+
+
+def fitted_group(task: Task) -> list[tuple[Any, ...]]:
+    """One group of cells, in a process of its own; a kind cannot be sent back, so its name is."""
+    path, key = task
+    table = read_table(path)
+    cells = fit_group(kind_of(table), table, key, datasheet_device)
+    return [(path, c.cell, c.device, c.table, c.parameters, c.unseen_s) for c in cells]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where the CSV files are, with their README.md")
     parser.add_argument("--files", nargs="*", default=FILES)
-    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
-    tables = [read_table(arguments.folder / name) for name in arguments.files]
-    total = sum(len(cells(kind_of(t), t, our_dtypes)) for t in tables)
+    tables = {path: read_table(path) for path in (arguments.folder / name for name in arguments.files)}
+    tasks: list[Task] = [(path, key) for path, t in tables.items() for key in groups_of(kind_of(t), t)]
     fitted: list[FittedCell] = []
     columns = (TextColumn("{task.description:60}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=arguments.quiet) as bar:
-        task = bar.add_task("", total=total)
-        for table in tables:
-            fitted += fit_kind(
-                kind_of(table), table, datasheet_device, lambda text: bar.update(task, advance=1, description=text[:60])
-            )
+    with Progress(*columns, console=Console(stderr=True)) as bar, ProcessPoolExecutor(arguments.jobs) as pool:
+        line = bar.add_task("", total=len(tasks))
+        for task, rows in zip(tasks, pool.map(fitted_group, tasks), strict=True):
+            kind = kind_of(tables[task[0]])
+            fitted += [FittedCell(kind, cell, device, table, p, unseen) for _, cell, device, table, p, unseen in rows]
+            bar.update(line, advance=1, description=" ".join((task[0].name, *task[1]))[:60])
     sources = {
         t.path.name: f"{_FROM}; sha256 {hashlib.sha256(t.path.read_bytes()).hexdigest()[:16]}; {len(t)} rows"
-        for t in tables
+        for t in tables.values()
     }
     write(fitted, sources)
     record(fitted, sources)

@@ -109,7 +109,7 @@ def test_beyond_the_limit_of_direct_kernels_nccl_takes_over() -> None:
     assert seconds(PLAIN, P, "all_reduce", 8, LARGE, direct) == seconds(PLAIN, P, "all_reduce", 8, LARGE)
     for n, limit in ((2, 2**20), (4, 2**20), (8, 2**18), (16, 2**18)):
         inside, outside = (seconds(PLAIN, P, "all_reduce", n, size, direct) for size in (limit, limit + 1))
-        assert outside >= inside
+        assert outside == max(seconds(PLAIN, P, "all_reduce", n, limit + 1), inside)
         assert inside == seconds(PLAIN, P, "all_reduce", n, limit, Direct("x", True, {2: 2.0**40}))
 
 
@@ -188,6 +188,12 @@ def test_a_number_and_the_same_number_in_an_array_agree_bit_for_bit(
         alone = collective_time(way, p, op, count, payload, direct)
         for part in ("seconds", "compute_s", "memory_s", "fixed_s"):
             assert float(getattr(alone, part)) == getattr(time, part)[i]
+
+
+def test_numbers_and_arrays_agree_over_many_sizes() -> None:
+    size = np.exp(np.random.default_rng(4).uniform(0, 24, 2000))
+    together = np.asarray(collective_time(PLAIN, P, "all_reduce", 8, size).seconds)
+    assert [seconds(PLAIN, P, "all_reduce", 8, float(one)) for one in size] == together.tolist()
 
 
 def table_of(tmp_path: Path, *rows: str) -> Table:

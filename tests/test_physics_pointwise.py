@@ -83,6 +83,12 @@ def test_rows_that_do_not_stay_in_the_cache_are_read_again() -> None:
     assert lost > 1.5 * kept
 
 
+def test_rows_that_registers_do_not_hold_take_more_instructions() -> None:
+    p = replace_all(QUICK, long_row=4.0, issue_share=0.05, row_clocks=1.0)
+    short, long = (seconds(V100, p, "softmax", 2**14, cols) / cols for cols in (1024, 1025))
+    assert long == pytest.approx(4 * short, rel=0.1)
+
+
 def replace_all(p: PointwiseParameters, **values: float) -> PointwiseParameters:
     return PointwiseParameters(**{q.name: values.get(q.name, getattr(p, q.name)) for q in parameters_of(type(p))})
 
@@ -125,6 +131,13 @@ def test_a_number_and_the_same_number_in_an_array_agree_bit_for_bit(
         alone = pointwise_time(device, p, POINTWISE[name], 2.0, row, col, warm)
         for part in ("seconds", "compute_s", "memory_s", "fixed_s"):
             assert float(getattr(alone, part)) == getattr(time, part)[i]
+
+
+def test_numbers_and_arrays_agree_over_many_shapes() -> None:
+    p = replace_all(QUICK, sharpness=2.7)
+    rows = np.exp(np.random.default_rng(4).uniform(0, 12, 2000))
+    together = np.asarray(pointwise_time(V100, p, POINTWISE["softmax"], 4.0, rows, 700).seconds)
+    assert [seconds(V100, p, "softmax", float(one), 700) for one in rows] == together.tolist()
 
 
 def table_of(tmp_path: Path, *rows: str) -> Table:

@@ -5,11 +5,14 @@ from ridgepoint.hardware.arch_files import arch_names, load_arch, save_arch
 from ridgepoint.hardware.catalogue import HOST, data_folder, load_target, save_target, target_names
 from ridgepoint.hardware.figure import FIGURES, Fact, Figure
 from ridgepoint.hardware.law import AttentionLaw, LaunchLaw, LinearLaw, PointwiseLaw, ResidencyLaw, ScalingLaw
+from ridgepoint.hardware.node import NODE_FIGURES, Node, decode_node
+from ridgepoint.hardware.node_files import load_node, node_names, node_of
 from ridgepoint.hardware.target import Correction, Level, Peak, Target, decode_target, encode_target
 
 __all__ = [
     "FIGURES",
     "HOST",
+    "NODE_FIGURES",
     "STEPS",
     "Arch",
     "AttentionLaw",
@@ -20,6 +23,7 @@ __all__ = [
     "LaunchLaw",
     "Level",
     "LinearLaw",
+    "Node",
     "Peak",
     "PointwiseLaw",
     "ResidencyLaw",
@@ -29,11 +33,15 @@ __all__ = [
     "arch_names",
     "data_folder",
     "decode_arch",
+    "decode_node",
     "decode_target",
     "encode_arch",
     "encode_target",
     "load_arch",
+    "load_node",
     "load_target",
+    "node_names",
+    "node_of",
     "save_arch",
     "save_target",
     "target_names",

@@ -41,8 +41,10 @@ def load_target(name: str, device: str = "cpu") -> Target:
         if name in target.aliases or name == target.name:
             return target
     raise UnknownName(
-        "target", name, [*target_names(), HOST], "or the path of a target file; `ridge calibrate` makes one"
-    )
+        "target", name, [*target_names(), HOST],
+        "or the path of a target file; `ridge calibrate` measures this machine, `ridge calibrate --from FILE.csv` fits a "
+        "datasheet target to a sweep",
+    )  # fmt: skip
 
 
 def _stem(path: Path) -> str:

@@ -48,8 +48,8 @@ class Direct:
     """Kernels of a framework that read the other devices' memory, for messages that are not larger than its limit."""
 
     framework: str
-    arch: str
-    """The oldest class that they were seen on."""
+    from_hopper: bool
+    """Seen on Hopper and newer classes; else on those before."""
     largest_bytes: Mapping[int, float]
     """By number of devices; of others the nearest below. Larger messages are left to NCCL."""
     two_shots: bool = True
@@ -66,7 +66,9 @@ class CollectiveParameters(Parameters):
     quick_share: Annotated[float, within(1e-3, 0.95, "of the link: what the quickest protocol reaches")] = 0.1
     middle_step_s: Annotated[float, within(1e-7, 1e-4, "s, of a step of the protocol for middle sizes")] = 1.5e-6
     middle_share: Annotated[float, within(0.01, 0.95, "of the link: what the protocol for middle sizes reaches")] = 0.5
-    stream_step_s: Annotated[float, within(1e-7, 1e-3, "s, of a step of the protocol for large sizes")] = 6e-6
+    stream_s: Annotated[
+        float, within(1e-6, 1e-3, "s, that the protocol for large sizes takes to fill its pipeline")
+    ] = 4e-5
     link_share: Annotated[float, within(0.1, 0.97, "of the link: what the protocol for large sizes reaches")] = 0.8
     end_steps: Annotated[float, within(0.01, 3.0, "steps' worth of bytes that the first and last step add")] = 0.4
     switch_s: Annotated[float, within(1e-6, 1e-3, "s, of a sum in the switch, besides its bytes")] = 4e-5
@@ -78,23 +80,21 @@ class CollectiveParameters(Parameters):
 
 
 _DIRECT = (
-    Direct("vllm", "ampere", {2: 4 * 2**20}),
-    Direct("vllm", "hopper", {2: 64 * 2**20, 4: 32 * 2**20, 8: 64 * 2**20}, in_switch=True),
-    Direct("sglang", "ampere", {2: 8 * 2**20}),
-    Direct("sglang", "hopper", {2: 16 * 2**20}),
-    Direct("trtllm", "ampere", {2: 2**20, 8: 2**19}, two_shots=False),
-    Direct("trtllm", "hopper", {2: 4 * 2**20, 4: 2**20, 8: 2**19}, two_shots=False),
+    Direct("vllm", False, {2: 4 * 2**20}),
+    Direct("vllm", True, {2: 64 * 2**20, 4: 32 * 2**20, 8: 64 * 2**20}, in_switch=True),
+    Direct("sglang", False, {2: 8 * 2**20}),
+    Direct("sglang", True, {2: 16 * 2**20}),
+    Direct("trtllm", False, {2: 2**20, 8: 2**19}, two_shots=False),
+    Direct("trtllm", True, {2: 4 * 2**20, 4: 2**20, 8: 2**19}, two_shots=False),
 )
 """Read off published tables, where the time jumps from one size to its double."""
-_WITHOUT_SUMS = ("volta", "turing", "ampere", "ada")
+_WITHOUT_SUMS = ("pascal", "volta", "turing", "ampere", "ada")
 """Classes before the third generation of NVSwitch, the first that adds up (NVIDIA H100 whitepaper, 2022)."""
 _HOST_SHARPNESS = 4.0
 """Exponent that joins the host's time and the device's: one hides most of the other."""
 
 
-def links_of(
-    device: Device, devices_per_node: float = np.inf, nic_bytes_per_s: float | None = None
-) -> Links:  # fmt: skip
+def links_of(device: Device, devices_per_node: float = np.inf, nic_bytes_per_s: float | None = None) -> Links:
     """A device's links by its datasheet: those between devices, else PCIe; NotSupported where neither is known."""
     link = device.link_bytes_per_s or device.pcie_bytes_per_s
     if not link:
@@ -108,9 +108,9 @@ def links_of(
 
 
 def direct_kernels(framework: str, arch: str) -> Direct | None:
-    """The framework's own all-reduce on a class of machines; a class that nobody saw has that of the newest seen."""
-    mine = [direct for direct in _DIRECT if direct.framework == framework]
-    return next((direct for direct in mine if (direct.arch == "ampere") == (arch in _WITHOUT_SUMS)), None)
+    """The framework's own all-reduce on a class of machines; None where it has none, as NCCL itself."""
+    newer = arch not in _WITHOUT_SUMS
+    return next((d for d in _DIRECT if d.framework == framework and d.from_hopper == newer), None)
 
 
 def least_link_bytes(op: str, n_gpus: Array, payload_bytes: Array, sums_in_switch: bool = False) -> Floats:
@@ -130,9 +130,9 @@ def collective_time(
 ) -> PhysicalTime:
     """Time of a collective `op` of `n_gpus` devices (it and the bytes broadcast); what the bytes are: `OPERATIONS`.
 
-    The fastest of three protocols of a ring, each with a latency for each step and a share of the link, as in NCCL's own
-    model (Hu et al. 2025, arXiv 2507.04786), and of a sum in the switch; below the limit of `direct`, one or two steps in
-    which every device reads the others' memory. Across nodes a ring passes each network port once for each step, all
+    The fastest of three protocols of a ring, each with a latency and a share of the link, as NCCL has them (Hu et al.
+    2025, arXiv 2507.04786), and of a sum in the switch; up to the limit of `direct`, one or two steps in which every
+    device reads the others' memory. Across nodes a ring passes each network port once for each step, all
     devices' ports side by side. `memory_s` is the time of the fewest bytes at the link's full rate. One device takes no
     time. Ignored: what else uses the links, devices that arrive late, the number of channels, and that in a mesh two
     devices reach each other over a part of their links only.
@@ -179,14 +179,16 @@ def _rate(links: Links, n: Floats) -> Floats:
 def _ring(
     links: Links, p: CollectiveParameters, op: str, n: Floats, size: Floats, network_s: Floats, quick: bool
 ) -> Floats:
-    """Each step passes on one n-th; the first and the last cost more than their share."""
+    """Each step passes on one n-th; the first and the last only copy, and cost more than their share."""
     steps = _steps(op, n)
     passed = size if op == "send_recv" else size / n
     sent = passed * ((n - 1.0 if op == "alltoall" else steps) + p.end_steps)
-    ways = [(p.middle_step_s, p.middle_share), (p.stream_step_s, p.link_share)]
+    ways = [(0.0, p.middle_step_s, p.middle_share), (p.stream_s, p.middle_step_s, p.link_share)]
     if quick:
-        ways.append((p.quick_step_s, p.quick_share))
-    times = [steps * step + np.maximum(sent / (_rate(links, n) * share), network_s) for step, share in ways]
+        ways.append((0.0, p.quick_step_s, p.quick_share))
+    times = [
+        first + steps * step + np.maximum(sent / (_rate(links, n) * share), network_s) for first, step, share in ways
+    ]
     return np.minimum.reduce(times)
 
 

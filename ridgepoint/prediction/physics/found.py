@@ -14,7 +14,7 @@ __all__ = ["OWN_VARIANTS", "Found", "Stack", "find_fit"]
 
 
 OWN_VARIANTS = ("pointwise", "collective")
-"""Operators whose variants are operators themselves: families of pointwise kernels, kinds of collectives."""
+"""Operators whose variants begin with an operation of its own: families of pointwise kernels, kinds of collectives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,11 @@ def find_fit(device: Device, operator: str, dtypes: tuple[str, ...], stack: Stac
         fits = list(arch.of(operator))
         have |= {fit.dtype for fit in fits}
         for dtype in dtypes:
-            candidates = [fit for fit in fits if fit.dtype == dtype and (not strict or fit.variant == stack.variant)]
+            candidates = [
+                fit
+                for fit in fits
+                if fit.dtype == dtype and (not strict or _operation(fit.variant) == _operation(stack.variant))
+            ]
             if candidates:
                 return min((_found(device, arch, fit, stack) for fit in candidates), key=_distance(stack))
     known = ", ".join(sorted(have)) or "nothing"
@@ -110,6 +114,7 @@ def _distance(stack: Stack):  # type: ignore[no-untyped-def]
             other_framework,
             other_framework and bool(fit.framework),  # then what all frameworks share
             -_alike(stack.variant, fit.variant),
+            fit.variant.count("/"),  # what nobody asked for, as a quantised cache
             bool(stack.version) and abs(_number(fit.version) - wanted),
             -_number(fit.version),  # nobody asked: the newest
             -fit.rows,
@@ -124,6 +129,11 @@ def _alike(wanted: str, have: str) -> float:
         return 1.0
     a, b = (set(re.split(r"[/_ ]+", x)) for x in (wanted, have))
     return len(a & b) / max(len(a | b), 1)
+
+
+def _operation(variant: str) -> str:
+    """What a variant does: its first word; kernels follow it."""
+    return variant.partition(" ")[0]
 
 
 def _number(version: str) -> float:

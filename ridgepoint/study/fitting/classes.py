@@ -10,17 +10,20 @@ import numpy as np
 from ridgepoint.hardware import Fit, Transfer
 from ridgepoint.prediction.physics.device import Device
 from ridgepoint.prediction.physics.parameters import Parameters
-from ridgepoint.study.fitting.held_out import Cell, cells, fit_rows, measured_seconds, out_of_sample
+from ridgepoint.study.fitting.held_out import Cell, cells, fit_rows, fold_of, measured_seconds, out_of_sample
 from ridgepoint.study.fitting.widths import fit_spread, robust_sigma
 from ridgepoint.study.published.kind import Kind
 from ridgepoint.study.published.spelling import our_dtypes
 from ridgepoint.study.published.table import Floats, Table
 
-__all__ = ["FittedCell", "fit_kind", "fits_of", "transfers_of"]
+__all__ = ["FittedCell", "Group", "fit_group", "fit_kind", "fits_of", "groups_of", "transfers_of"]
 
+Group = tuple[str, str, str]
+"""gpu, dtype, and the variant where variants are operators of their own."""
 _PULL = 4.0
 """How many rows the parameters that all stacks share count for, in the fit of one of them."""
-_POOLED_ROWS = 2500
+_POOLED_ROWS = 1200
+_EVALUATIONS = 30
 _FOLDS = 4
 
 
@@ -45,31 +48,50 @@ def fit_kind(
     kind: Kind, table: Table, device_named: Callable[[str], Device], progress: Callable[[str], None] = lambda _: None
 ) -> list[FittedCell]:
     """All cells of one table; `device_named` gives the device behind a name of its gpu column."""
-    found = cells(kind, table, our_dtypes)
     out = []
-    for (gpu, dtype, variant), group in _by_machine(found, kind.pools).items():
-        device = device_named(gpu)
-        shared = _shared(kind, device, dtype, group)
-        for cell, rows in group.items():
-            progress(" ".join((kind.name, *filter(None, cell))))
-            p = fit_rows(kind, device, dtype, rows, shared, _PULL)
-            unseen = out_of_sample(kind, device, dtype, rows, _FOLDS, shared, _PULL)
-            out.append(FittedCell(kind, cell, device, rows, p, unseen))
-        if len({cell[2] for cell in group}) > 1:
-            out.append(_pooled_cell(kind, device, (gpu, dtype, "", "", variant), group, shared))
+    for key in groups_of(kind, table):
+        progress(" ".join((kind.name, *filter(None, key))))
+        out += fit_group(kind, table, key, device_named)
     return out
 
 
-def _by_machine(found: Mapping[Cell, Table], pools: bool) -> dict[tuple[str, str, str], dict[Cell, Table]]:
+def groups_of(kind: Kind, table: Table) -> list[Group]:
     """Cells that tell of each other: of one machine and dtype, and of one variant where variants are operators."""
-    out: dict[tuple[str, str, str], dict[Cell, Table]] = {}
+    return list(_by_machine(cells(kind, table, our_dtypes), kind.pools))
+
+
+def fit_group(kind: Kind, table: Table, key: Group, device_named: Callable[[str], Device]) -> list[FittedCell]:
+    """The cells of one group, each drawn to what all of them share, and, of several frameworks, what they share."""
+    gpu, dtype, variant = key
+    group = _by_machine(cells(kind, table, our_dtypes), kind.pools)[key]
+    device = device_named(gpu)
+    everything = _joined(list(group.values()))
+    fold = fold_of(kind.shape(everything), _FOLDS)
+    shared = _shared(kind, device, dtype, everything)
+    priors = [
+        _shared(kind, device, dtype, everything.take(fold != turn), shared) if (fold != turn).any() else shared
+        for turn in range(_FOLDS)
+    ]
+    out = []
+    for cell, rows in group.items():
+        p = fit_rows(kind, device, dtype, rows, shared, _PULL, _EVALUATIONS)
+        unseen = out_of_sample(kind, device, dtype, rows, _FOLDS, priors, _PULL, _EVALUATIONS)
+        out.append(FittedCell(kind, cell, device, rows, p, unseen))
+    if len({cell[2] for cell in group}) > 1:
+        out.append(_pooled_cell(kind, device, (gpu, dtype, "", "", variant), group, shared))
+    return out
+
+
+def _by_machine(found: Mapping[Cell, Table], pools: bool) -> dict[Group, dict[Cell, Table]]:
+    out: dict[Group, dict[Cell, Table]] = {}
     for cell, rows in found.items():
         out.setdefault((cell[0], cell[1], "" if pools else cell[4]), {})[cell] = rows
     return out
 
 
-def _shared(kind: Kind, device: Device, dtype: str, group: Mapping[Cell, Table]) -> Parameters:
-    return fit_rows(kind, device, dtype, _sample(_joined(list(group.values()))))
+def _shared(kind: Kind, device: Device, dtype: str, rows: Table, start: Parameters | None = None) -> Parameters:
+    """What all stacks of a machine share; `start` is where the search begins, and draws nothing."""
+    return fit_rows(kind, device, dtype, _sample(rows), start, 0.0, _EVALUATIONS)
 
 
 def _sample(table: Table) -> Table:
@@ -90,7 +112,7 @@ def _pooled_cell(kind: Kind, device: Device, cell: Cell, group: Mapping[Cell, Ta
     for left_out in frameworks:
         seen = _sample(_joined([rows for c, rows in group.items() if c[2] != left_out]))
         rows = _joined([rows for c, rows in group.items() if c[2] == left_out])
-        p = fit_rows(kind, device, cell[1], seen, shared, _PULL)
+        p = fit_rows(kind, device, cell[1], seen, shared, 0.0, _EVALUATIONS)
         tables.append(rows)
         unseen.append(np.asarray(kind.seconds(device, p, cell[1], rows).seconds))
     return FittedCell(kind, cell, device, _joined(tables), shared, np.concatenate(unseen))

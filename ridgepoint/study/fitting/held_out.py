@@ -1,7 +1,7 @@
 """Predictions of rows that a fit did not see: whole shapes are left out together, in turns."""
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -53,15 +53,19 @@ def fit_rows(
 
 
 def out_of_sample(
-    kind: Kind, device: Device, dtype: str, table: Table, folds: int = 4, prior: Parameters | None = None,
+    kind: Kind, device: Device, dtype: str, table: Table, folds: int = 4, prior: Sequence[Parameters] = (),
     pull: float = 0.0, evaluations: int = 60,
 ) -> Floats:  # fmt: skip
-    """Predicted seconds of each row by parameters fitted without any row of its shape (leave-shape-out)."""
+    """Predicted seconds of each row by parameters fitted without any row of its shape (leave-shape-out).
+
+    `prior`: one for each turn, fitted without the shapes that are left out in it.
+    """
     fold = fold_of(kind.shape(table), folds)
     out = np.full(len(table), np.nan)
     for turn in range(folds):
         seen, unseen = fold != turn, fold == turn
         if unseen.any() and seen.any():
-            p = fit_rows(kind, device, dtype, table.take(seen), prior, pull, evaluations)
+            drawn = prior[turn] if prior else None
+            p = fit_rows(kind, device, dtype, table.take(seen), drawn, pull, evaluations)
             out[unseen] = kind.seconds(device, p, dtype, table.take(unseen)).seconds
     return out

@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from ridgepoint.errors import BadInput
 from ridgepoint.prediction.physics.device import Device
 from ridgepoint.prediction.physics.gemm import GemmParameters, Loop, gemm_time
-from ridgepoint.prediction.physics.gemm_format import FORMATS
+from ridgepoint.prediction.physics.gemm_format import FORMATS, GemmFormat
 from ridgepoint.prediction.physics.optime import PhysicalTime
 from ridgepoint.study.published.kind import Kind
 from ridgepoint.study.published.table import Mask, Table, Texts
@@ -12,33 +13,37 @@ from ridgepoint.study.published.table import Mask, Table, Texts
 __all__ = ["GEMM", "LOOPS"]
 
 LOOPS = {
-    "vllm": Loop(weights=5, acts=1),
-    "sglang": Loop(weights=5, acts=5),
+    "vllm": Loop(weights=6, acts=1),
+    "sglang": Loop(weights=6, acts=6),
     "trtllm": Loop(weights=0, acts=1),
     "pytorch": Loop(weights=1, acts=1),
     "sarathi-serve/vLLM kernels": Loop(weights=1, acts=1),
 }
 """What the loops of published tables come back to. Read off the tables themselves, where a card with a large L2 (L40S,
-96 MiB) shows it: weights are faster than DRAM up to a fifth of L2, or whenever their size divides that of L2."""
+96 MiB) shows it: weights up to a sixth of L2 are faster than DRAM and larger ones are not (vLLM, SGLang), or those are
+whose size divides that of L2 (TensorRT-LLM: 48 and 96 MiB are, 30, 36, 40 and 56 are not); activations of 94 MiB are
+faster than DRAM with vLLM, and not with SGLang."""
 _REAL = Loop(weights=np.inf, acts=1)
 """Layers timed inside a running model."""
 
 
+def _format(dtype: str) -> GemmFormat:
+    if dtype not in FORMATS:
+        raise BadInput(f"no matrix product in {dtype!r}; possible are {', '.join(FORMATS)}")
+    return FORMATS[dtype]
+
+
 def _seconds(device: Device, p: GemmParameters, dtype: str, table: Table) -> PhysicalTime:
+    form = _format(dtype)
     m, n, k = (table.number(name) for name in ("m", "n", "k"))
     batch = table.number("batch", empty=1.0) if table.has("batch") else np.ones(len(table))
     loops = _loops(table)
-    if len(set(loops)) == 1:
-        return gemm_time(device, p, FORMATS[dtype], m, n, k, loops[0], batch)
-    parts = [gemm_time(device, p, FORMATS[dtype], m, n, k, loop, batch) for loop in dict.fromkeys(loops)]
-    index = np.array([list(dict.fromkeys(loops)).index(loop) for loop in loops])
-    rows = np.arange(len(table))
-    return PhysicalTime(
-        *(
-            np.stack([np.asarray(getattr(part, name)) for part in parts])[index, rows]
-            for name in ("seconds", "compute_s", "memory_s", "fixed_s")
-        )
-    )
+    parts = np.empty((4, len(table)))
+    for loop in dict.fromkeys(loops):
+        rows = np.array([one == loop for one in loops])
+        time = gemm_time(device, p, form, m[rows], n[rows], k[rows], loop, batch[rows])
+        parts[:, rows] = time.seconds, time.compute_s, time.memory_s, time.fixed_s
+    return PhysicalTime(*parts)
 
 
 def _loops(table: Table) -> list[Loop]:
@@ -67,7 +72,7 @@ def _variant(table: Table) -> Texts:
 
 def _fixed(dtype: str) -> dict[str, float]:
     """Parameters that a format does not have stay where they do nothing."""
-    form, start = FORMATS[dtype], GemmParameters()
+    form, start = _format(dtype), GemmParameters()
     names = [] if form.quantises else ["quantise_s", "quantise_row_s", "quantise_bytes"]
     names += [] if form.unpacks else ["unpack_per_clock"]
     return {name: getattr(start, name) for name in names}
