@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ridgepoint.hardware import Arch, Transfer, save_arch
+from ridgepoint.hardware import Arch, Transfer, decode_arch, save_arch
 from ridgepoint.hardware.arch import ARCH_SCHEMA
 from ridgepoint.study.fitting.baselines import fitted_roofline, roofline
 from ridgepoint.study.fitting.classes import FittedCell, fit_group, fits_of, groups_of, transfers_of
@@ -136,20 +136,25 @@ def main() -> int:
 
 
 def write(fitted: list[FittedCell], sources: dict[str, str]) -> None:
-    """Every class, those without a fit of their own too."""
+    """Every class, those without a fit of their own too; fits of files that were not read stay as they are."""
     today = datetime.now(UTC).date()
     everywhere = transfers_of(fitted)
+    operators = {cell.kind.name for cell in fitted}
     unknown = {cell.device.arch for cell in fitted} - set(CLASSES)
     if unknown:
         sys.exit(f"no meaning for {', '.join(sorted(unknown))} in CLASSES")
     for name, (meaning, pooled) in CLASSES.items():
         mine = [cell for cell in fitted if cell.device.arch == name]
-        fits = tuple(fits_of(mine, today))
+        before = decode_arch(name, (OUT / f"{name}.toml").read_bytes()) if (OUT / f"{name}.toml").is_file() else None
+        kept = [fit for fit in before.fits if not set(fit.files) & set(sources)] if before else []
+        steps = [t for t in before.transfers if t.operator not in operators] if before else []
+        fits = (*kept, *fits_of(mine, today))
         used = {file for fit in fits for file in fit.files}
+        known = {**(before.sources if before else {}), **sources}
         arch = Arch(
             schema=ARCH_SCHEMA, name=name, meaning=meaning, pooled_from=pooled, fits=fits,
-            transfers=tuple(_transfers(transfers_of(mine), everywhere)),
-            sources={file: text for file, text in sources.items() if file in used},
+            transfers=(*steps, *_transfers(transfers_of(mine), everywhere)),
+            sources={file: known[file] for file in sorted(used)},
         )  # fmt: skip
         print(save_arch(arch, OUT).relative_to(ROOT), len(fits), "fits")
 
@@ -161,10 +166,15 @@ def _transfers(own: list[Transfer], everywhere: list[Transfer]) -> list[Transfer
 
 
 def record(fitted: list[FittedCell], sources: dict[str, str]) -> None:
-    """Held-out errors, for the README, docs and anybody who wants to check."""
-    rows = [asdict(line) for cell in fitted for line in held_out(cell)]
-    body = {"schema": 1, "date": datetime.now(UTC).date().isoformat(), "protocol": "leave-shape-out, 4 turns; cells without a "
-            "framework: each framework predicted by the others", "sources": sources, "rows": rows}  # fmt: skip
+    """Held-out errors, for the README, docs and anybody who wants to check; rows of other files stay as they are."""
+    before = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {"rows": [], "sources": {}}
+    rows = [row for row in before["rows"] if row["file"] not in sources]
+    rows += [asdict(line) for cell in fitted for line in held_out(cell)]
+    body = {
+        "schema": 1, "date": datetime.now(UTC).date().isoformat(), "sources": {**before["sources"], **sources},
+        "protocol": "leave-shape-out, 4 turns; cells without a framework: each framework predicted by the others",
+        "rows": sorted(rows, key=lambda r: (r["file"], r["gpu"], r["dtype"], r["framework"], r["version"], r["variant"])),
+    }  # fmt: skip
     RECORD.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
     print(RECORD.relative_to(ROOT), len(rows), "rows")
 

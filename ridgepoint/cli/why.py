@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ridgepoint.cli import options
+from ridgepoint.cli.why_paper import Elsewhere, on_paper, why_on_paper
 from ridgepoint.errors import BadInput, NotSupported
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ def why(
     threads: options.Threads = 1,
     device: options.Device = "cpu",
     on: options.On = "host",
+    stack: options.Stack = "",
+    tp: options.Tp = 1,
+    pp: options.Pp = 1,
+    ep: options.Ep = 1,
+    attention_dp: options.AttentionDp = 1,
     seconds: options.Seconds = 9.0,
     points: options.Points = "few",
     text: options.Text = None,
@@ -49,6 +55,13 @@ def why(
         raise BadInput(f"--points is few or all, not {points[:40]!r}")
     if predict_only and (assert_ or report):
         raise BadInput("--predict-only measures nothing, so there is nothing to --assert or to --report")
+    common = "+".join(x for x in (dtype, with_) if x)
+    batches = options.integers("--batch", batch)
+    elsewhere = Elsewhere(stack, tp, pp, ep, attention_dp)
+    if on_paper(on) or elsewhere != Elsewhere():
+        if assert_ or report:
+            raise BadInput("machines that are not at hand are predicted, not measured: leave --assert and --report out")
+        return why_on_paper(model, bet, options.names("--on", on), batches, phase, isl, common, elsewhere, as_json)
     from ridgepoint.measurement.memory import room_bytes
     from ridgepoint.measurement.text import check_text
     from ridgepoint.store import Store, default_path
@@ -60,8 +73,6 @@ def why(
 
     check_text(text, protocol)
     asked = Text(str(text or ""), protocol, windows, seed)
-    common = "+".join(x for x in (dtype, with_) if x)
-    batches = options.integers("--batch", batch)
     question = ask(
         model, bet, batches=batches, phase=phase, isl=isl, common=common, threads=threads, device=device, on=on
     )

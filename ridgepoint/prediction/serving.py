@@ -119,9 +119,9 @@ def closed_loop(
     adds x to a step of t: the cycle is N t + C x. A user spends it on the way (`request_s`, reading the prompt), on half a
     step that is at work, on the steps of the own prompt, and on osl - 1 steps of its answer, which prompts of others stall:
     TPOT = t + x (C - 1) / N. That is a quadratic in N. There are more steps where slots are fewer than users, and where
-    prompts fill the steps. t is that of C (osl - 1) / N sequences (Little's law). The front end is one thread that reads
-    prompts and hands out tokens; where it needs longer than the engine, it sets the pace: a part of that delay keeps users
-    away from the engine, the rest spreads their tokens. The first round queues behind itself.
+    prompts fill the steps. t is that of C (osl - 1) / N sequences (Little's law). The front end is one thread that hands
+    out tokens; where it needs longer than the engine, it sets the pace: a part of that delay keeps users away from the
+    engine, the rest spreads their tokens. The first round queues behind itself.
     Ignored: spread of lengths, preemption, prefix caching, speculation.
     """
     users, isl, osl, slots, chunk = (
@@ -131,7 +131,7 @@ def closed_loop(
         raise BadInput("no slot is left for a user: the cache or the largest batch has room for less than one sequence")
     most = np.minimum(users, slots)
     cost = _costs(steps, most, isl, osl, chunk, engine.scheduler, p)
-    front = users * (p.token_s * osl + p.prompt_token_s * isl)
+    front = users * p.token_s * osl
     running, late = most, np.zeros_like(most)
     for _ in range(_TURNS):
         x = _cycle(cost, running, late, users, slots, isl, osl, p)

@@ -21,7 +21,9 @@ class ServingParameters(Parameters, frozen=True, kw_only=True, forbid_unknown_fi
         float, within(1e-5, 2e-3, "host time of a layer in a step with a prompt, which no CUDA graph covers")
     ] = 5e-4
     token_s: Annotated[float, within(1e-6, 5e-4, "front end: time to hand one token to its user")] = 8e-5
-    prompt_token_s: Annotated[float, within(1e-8, 5e-5, "front end: time to read one token of a prompt")] = 5e-6
+    prompt_token_s: Annotated[float, within(1e-8, 5e-5, "time to read one token of a prompt, beside the others'")] = (
+        5e-6
+    )
     request_s: Annotated[
         float, within(1e-3, 0.2, "front end: from the user to the scheduler and back, of each request")
     ] = 0.03

@@ -1,5 +1,6 @@
 """All that the command line prints as tables, gathered; it imports rich, so import it where it is used."""
 
+from ridgepoint.report.bets_terminal import bets_side_by_side
 from ridgepoint.report.card_terminal import card
 from ridgepoint.report.chart_terminal import speedup_chart
 from ridgepoint.report.result_terminal import compare_table, result_table
@@ -12,6 +13,7 @@ __all__ = [
     "Score",
     "answer_table",
     "bet_panel",
+    "bets_side_by_side",
     "card",
     "compare_table",
     "datasheet_card",

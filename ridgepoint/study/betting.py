@@ -14,7 +14,7 @@ from ridgepoint.study.cards import roofs, side_card
 from ridgepoint.study.document import Bet, Curve, Flip
 from ridgepoint.study.modules import not_modelled
 from ridgepoint.study.outside import outside_words
-from ridgepoint.study.question import Question, step_for
+from ridgepoint.study.question import Question, plan_for
 from ridgepoint.workload import Plan
 
 __all__ = ["FLIP_EFFECT", "TIE", "Cell", "cell", "crossing_of", "place_bet", "stated"]
@@ -49,8 +49,7 @@ class Cell:
 
 def cell(question: Question, side: Side, batch: int) -> Cell:
     """Side b against a at one batch, on paper."""
-    step = step_for(question, batch)
-    plan_a, plan_b = question.a.plan(question.workload, step), side.plan(question.workload, step)
+    plan_a, plan_b = plan_for(question, question.a, batch), plan_for(question, side, batch)
     a, b = step_time(plan_a, question.target), step_time(plan_b, question.target)
     speedup = _per_token(float(a.seconds), float(b.seconds), plan_a, plan_b)
     spread = math.exp(Z80 * float(ratio_sigma(a, b)))
@@ -73,8 +72,8 @@ def _ceiling(a: StepTime, b: StepTime, plan_a: Plan, plan_b: Plan) -> float:
         plan_a.launch != plan_b.launch and "graph" in (plan_a.launch, plan_b.launch)
     ):
         return math.inf
-    theirs = {op.name: op for op in plan_b.ops}
-    same = {op.name for op in plan_a.ops if theirs.get(op.name) == op}
+    theirs = {t.op.name: t.op for t in b.ops}
+    same = {t.op.name for t in a.ops if theirs.get(t.op.name) == t.op}
     kept = sum(float(t.seconds) for t in a.ops if t.op.name in same)
     if (plan_a.launch, plan_a.autograd) != (plan_b.launch, plan_b.autograd):
         cheaper = {t.op.name: float(t.seconds) for t in b.ops}

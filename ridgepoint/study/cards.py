@@ -64,13 +64,15 @@ def _ops(time: StepTime, target: Target) -> tuple[OpCard, ...]:
 
 
 def roofs(target: Target) -> tuple[Roof, ...]:
-    """Attained read bandwidth of each level of the hierarchy and attained arithmetic rate of each dtype, one thread."""
+    """Read bandwidth of each level of the hierarchy and arithmetic rate of each dtype, dense, of its fastest unit; attained by
+    one thread where the target was calibrated."""
     memory = [
         Roof(kind="memory", name=x.name, per_s=x.read_bytes_per_s)
         for x in target.levels
         if x.threads == 1 and x.read_bytes_per_s is not None
     ]
-    return (*memory, *(Roof(kind="compute", name=p.dtype, per_s=p.flops_per_s) for p in target.peaks))
+    dtypes = dict.fromkeys(p.dtype for p in target.peaks if not p.sparse)
+    return (*memory, *(Roof(kind="compute", name=dtype, per_s=target.flops_per_s(dtype)) for dtype in dtypes))
 
 
 def _breakdown(time: StepTime, target: Target) -> tuple[dict[str, float], dict[str, float]]:

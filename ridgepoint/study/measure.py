@@ -17,7 +17,7 @@ from ridgepoint.result import OpRow, Result, Value
 from ridgepoint.study.cards import kernels_of
 from ridgepoint.study.modules import not_modelled, step_words, subject_named
 from ridgepoint.study.provenance import provenance
-from ridgepoint.study.question import check_step, device_for, target_for, traced_in
+from ridgepoint.study.question import check_elsewhere, check_step, device_for, target_for, traced_in
 from ridgepoint.workload import (
     ALONE,
     Encoder,
@@ -70,10 +70,7 @@ def set_side(
     """
     target = target_for(on, device)
     device = device_for(target, device)
-    if not target.is_datasheet and (stack or parallel != ALONE):
-        raise BadInput(
-            f"--stack, --tp, --pp, --ep and --attention-dp are for datasheet targets; {target.name} was calibrated"
-        )
+    check_elsewhere(target, stack, parallel)
     workload = subject_named(model, traced_in(side))
     check_step(model, workload, step.phase, max(int(g.context) for g in step.groups))
     settled = resolve(side, workload.dtype, device, "", threads)

@@ -1,6 +1,6 @@
 """What is asked: model, sides, grid and machine, settled and checked before anything is predicted or run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ridgepoint.choice import Side, parse_bet, parse_choices, resolve
 from ridgepoint.errors import BadInput
@@ -8,9 +8,12 @@ from ridgepoint.hardware import HOST, Target, load_target
 from ridgepoint.measurement.request import Subject
 from ridgepoint.study.modules import subject_named
 from ridgepoint.workload import (
+    ALONE,
     DTYPES,
     Encoder,
     LinearLayer,
+    Parallel,
+    Plan,
     Step,
     Traced,
     decode,
@@ -19,7 +22,17 @@ from ridgepoint.workload import (
     weights_directory,
 )
 
-__all__ = ["Question", "ask", "check_step", "device_for", "step_for", "target_for", "traced_in"]
+__all__ = [
+    "Question",
+    "ask",
+    "check_elsewhere",
+    "check_step",
+    "device_for",
+    "plan_for",
+    "step_for",
+    "target_for",
+    "traced_in",
+]
 
 DEVICES = ("cpu", "cuda")
 PHASES = ("decode", "prefill", "forward")
@@ -42,6 +55,9 @@ class Question:
     a: Side
     b_texts: tuple[str, ...]
     b: tuple[Side, ...]
+    stack: str = ""
+    """The software whose kernels a datasheet target is predicted with."""
+    parallel: Parallel = ALONE
 
 
 def ask(
@@ -55,6 +71,8 @@ def ask(
     threads: int = 1,
     device: str = "cpu",
     on: str = HOST,
+    stack: str = "",
+    parallel: Parallel = ALONE,
 ) -> Question:
     """Settle a question as a user writes it.
 
@@ -96,7 +114,10 @@ def ask(
         sides[0],
         b_texts,
         tuple(sides[1:]),
+        stack,
+        parallel,
     )
+    check_elsewhere(target, stack, parallel)
     for side in sides:
         side.plan(workload, step_for(question, grid[0]))  # refuses what a side cannot do, before anything else
     return question
@@ -139,6 +160,20 @@ def target_for(on: str, device: str) -> Target:
     if (target.kind == "gpu") != (device == "cuda"):
         raise BadInput(f"target {target.name} is a {target.kind} and has no {device}; give --on another or --device")
     return target
+
+
+def check_elsewhere(target: Target, stack: str, parallel: Parallel) -> None:
+    """Refuse a stack or several devices on a machine that was calibrated itself: its laws are those of one process."""
+    if not target.is_datasheet and (stack or parallel != ALONE):
+        raise BadInput(
+            f"--stack, --tp, --pp, --ep and --attention-dp are for datasheet targets; {target.name} was calibrated itself"
+        )
+
+
+def plan_for(question: Question, side: Side, batch: int) -> Plan:
+    """The plan of one side at one batch, with the stack and the devices of the question."""
+    plan = side.plan(question.workload, step_for(question, batch))
+    return replace(plan, stack=question.stack, parallel=question.parallel)
 
 
 def device_for(target: Target, device: str) -> str:

@@ -22,7 +22,7 @@ from ridgepoint.study.betting import Cell, cell, place_bet
 from ridgepoint.study.cards import kernels_of
 from ridgepoint.study.choosing import first_points, next_point, side_of
 from ridgepoint.study.document import Answer, Bet, Curve, Point, answer_from, bet_from, plain
-from ridgepoint.study.question import Question, step_for
+from ridgepoint.study.question import Question, plan_for, step_for
 from ridgepoint.study.reason import Rows, reason
 from ridgepoint.study.track_record import record_behind
 from ridgepoint.study.units import unit_of
@@ -101,9 +101,8 @@ def misfit_on_paper(question: Question) -> str:
 def _misfit(question: Question, available_bytes: float, room: str) -> str:
     need = []
     for batch in question.grid:
-        step = step_for(question, batch)
-        a = float(predict_memory(question.a.plan(question.workload, step)).total_bytes)
-        b = max(float(predict_memory(side.plan(question.workload, step)).total_bytes) for side in question.b)
+        a = float(predict_memory(plan_for(question, question.a, batch)).total_bytes)
+        b = max(float(predict_memory(plan_for(question, side, batch)).total_bytes) for side in question.b)
         need.append((batch, a + b))
     batch, worst = need[-1]
     if worst <= 0.9 * available_bytes:
@@ -267,8 +266,7 @@ def _because(question: Question, side: Side, points: list[Point], text: str) -> 
     measured = {p.batch: 1.0 if p.verdict == "undecided" else p.measured_speedup or 1.0 for p in mine}
 
     def rows(batch: int) -> Rows:
-        step = step_for(question, batch)
-        a, b = (predict(s.plan(question.workload, step), question.target).ops for s in (question.a, side))
+        a, b = (predict(plan_for(question, s, batch), question.target).ops for s in (question.a, side))
         return a, b
 
     ends = sorted({min(measured), max(measured)}) if measured else []

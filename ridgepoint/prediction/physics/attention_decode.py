@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 
-from ridgepoint.prediction.physics.attention_rates import AttentionWork, joined, missing_share, tensor_peak
+from ridgepoint.prediction.physics.attention_rates import AttentionWork, joined, missing_share, odd_dim, tensor_peak
 from ridgepoint.prediction.physics.device import Device
 from ridgepoint.prediction.physics.optime import PhysicalTime
 from ridgepoint.prediction.physics.parameters import Parameters, within
@@ -66,48 +66,50 @@ def decode_time(
     head_dim: Array, value_dim: Array = 0.0, kv_bytes: Array = 2.0, window: Array = 0.0, shared: bool = False,
     warm: bool = False,
 ) -> PhysicalTime:  # fmt: skip
-    """Time of one call: each of `batch` sequences attends with one new token to `keys` keys, its own included."""
-    work = AttentionWork.of(batch, 1.0, keys, heads, kv_heads, head_dim, value_dim, window, True)
-    units = work.batch * work.kv_heads
-    group = work.heads / work.kv_heads
-    seen = work.keys
-    key_bytes = (work.head_dim if shared else work.both) * kv_bytes
-    moved = units * seen * key_bytes
-    io = work.batch * work.heads * work.both * 2.0
-    missing = missing_share(moved / (device.l2_bytes * p.resident)) if warm else 1.0
-    dram = (moved + io) * missing
-    stream_s = dram / (device.dram_bytes_per_s * p.dram_share)
+    """Time of one call in which each of `batch` sequences attends with one new token to `keys` keys, its own included.
 
-    over = np.maximum(group - _SHARED_HEADS, 0.0)
-    walkers = np.maximum(np.ceil(group / _SHARED_HEADS), 1.0)
-    windowed = np.asarray(window) > 0
-    alone = np.maximum(np.where(over > 0.0, p.alone, 0.0), np.where(windowed, p.alone_windowed, 0.0))
-    walkers = (1.0 - alone) * walkers + alone * group
-    rows = group / walkers
-    blocks = units * walkers
-    slots = device.sm_count * p.slots
-    before = np.maximum(np.asarray(keys) - seen, 0.0) * p.skipped
-    parts = np.clip(slots / blocks, 1.0, np.maximum(seen / _PART_KEYS, 1.0))
-    parts = 1.0 + p.split * (parts - 1.0)
-    part = seen / parts
-    waves = np.maximum(blocks * parts / slots, 1.0)
-    at_once = p.slots
+    All broadcast; the arguments are those of `prefill_time`. A block walks the keys of one sequence and key head for up
+    to 32 query heads; where there are fewer blocks than the SMs hold, they share a sequence and add up their parts
+    (Flash-Decoding, Dao et al. 2023, https://crfm.stanford.edu/2023/10/12/flashdecoding.html), if that is faster.
+    Keys and values pass DRAM once. Time grows with batch and keys. Raises NotSupported where the device does not
+    multiply `dtype`. Ignored: page size, sequences of different lengths, clocks under a power limit.
+    """
+    work = AttentionWork.of(batch, 1.0, keys, heads, kv_heads, head_dim, value_dim, kv_bytes, window, True, shared)
     peak = tensor_peak(device, dtype)
-    tile_flops = 2.0 * np.maximum(rows, _ROWS) * part * work.both
-    arithmetic = tile_flops / (peak / (device.sm_count * device.clock_hz) * p.tensor_share)
-    walk = (part + before) / _STEP_KEYS * p.step_clocks + np.maximum(
-        part * key_bytes * at_once / p.sm_bytes_per_clock, arithmetic * at_once
-    )
-    block = p.block_clocks + p.row_clocks * (rows + 8.0) * work.both / 256.0 + p.group_clocks * (rows > 1.0)
-    busy_s = waves * (block + walk) / device.clock_hz
-    extra_s = (
-        p.split_s * (1.0 - 1.0 / parts)
+    group = work.heads / work.kv_heads
+    compulsory = work.kv_read_bytes + work.query_bytes
+    if warm:
+        compulsory = compulsory * missing_share(compulsory / (device.l2_bytes * p.resident))
+    memory_s = compulsory / device.dram_bytes_per_s
+    fixed_s = (
+        p.launch_s
         + p.regroup_s * ((group > 1.0) & (work.kv_heads > 1.0))
         + p.single_s * (group == 1.0)
         + p.sequence_s * work.batch
-        + p.odd_dim_s * (np.log2(work.head_dim) % 1.0 > 0.0)
+        + p.odd_dim_s * odd_dim(work.head_dim)
     )
-    seconds = p.launch_s + extra_s + joined(p.sharpness, busy_s, stream_s)
-    compute_s = 2.0 * work.batch * work.heads * seen * work.both / peak
-    memory_s = dram / device.dram_bytes_per_s
-    return PhysicalTime(np.maximum(seconds, compute_s), compute_s, memory_s, seconds * 0.0 + p.launch_s + extra_s)
+    busy_s = _busy_s(device, p, work, group, peak)
+    compute_s = work.flops / peak
+    seconds = np.maximum(fixed_s + joined(p.sharpness, busy_s, memory_s / p.dram_share), compute_s)
+    return PhysicalTime(seconds, compute_s, memory_s, seconds * 0.0 + fixed_s)
+
+
+def _busy_s(device: Device, p: DecodeParameters, work: AttentionWork, group: Floats, peak: float) -> Floats:
+    """Seconds that the SMs take, the sum of a split sequence's parts included."""
+    alone = np.maximum(
+        np.where(group > _SHARED_HEADS, p.alone, 0.0), np.where(np.isfinite(work.window), p.alone_windowed, 0.0)
+    )
+    walkers = (1.0 - alone) * np.ceil(group / _SHARED_HEADS) + alone * group
+    rows = group / walkers
+    blocks = np.maximum(work.batch, 1.0) * work.kv_heads * walkers
+    slots = device.sm_count * p.slots
+    sm_flops_per_clock = peak / (device.sm_count * device.clock_hz) * p.tensor_share
+    arithmetic = 2.0 * np.maximum(rows, _ROWS) * work.both / sm_flops_per_clock
+    key = p.step_clocks / _STEP_KEYS + p.slots * np.maximum(work.key_bytes / p.sm_bytes_per_clock, arithmetic)
+    skipped = (work.kv_len - work.keys) * (p.skipped * p.step_clocks / _STEP_KEYS)
+    ends = p.block_clocks + p.row_clocks * (rows + 8.0) * work.both / 256.0 + p.group_clocks * (rows > 1.0)
+    whole = np.maximum(blocks / slots, 1.0) * (ends + work.keys * key + skipped)
+    parts = np.clip(slots / blocks, 1.0, np.maximum(work.keys / _PART_KEYS, 1.0))
+    parts = 1.0 + p.split * (parts - 1.0)
+    shared = np.maximum(blocks * parts / slots, 1.0) * (ends + work.keys / parts * key + skipped)
+    return np.minimum(whole / device.clock_hz, shared / device.clock_hz + p.split_s)

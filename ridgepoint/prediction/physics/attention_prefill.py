@@ -1,17 +1,25 @@
 """Time of attention for many new tokens a sequence on a GPU: tiles of queries in waves over the SMs, each along its keys."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
-from ridgepoint.prediction.physics.attention_rates import AttentionWork, joined, missing_share, tensor_peak
+from ridgepoint.prediction.physics.attention_rates import (
+    AttentionWork,
+    exponentials_per_clock,
+    joined,
+    missing_share,
+    odd_dim,
+    tensor_peak,
+)
 from ridgepoint.prediction.physics.device import Device
 from ridgepoint.prediction.physics.optime import PhysicalTime
 from ridgepoint.prediction.physics.parameters import Parameters, within
 from ridgepoint.quantity import Array
 
-__all__ = ["PrefillParameters", "prefill_time"]
+__all__ = ["PrefillParameters", "prefill_time", "tiled_time"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -23,21 +31,20 @@ class PrefillParameters(Parameters):
         1e-5
     )
     tensor_share: Annotated[float, within(0.02, 1.0, "of the dense peak: what a tile's inner loop reaches")] = 0.7
-    exp_share: Annotated[float, within(0.05, 1.5, "of the exponentials that the SFUs do in a clock")] = 0.7
+    exp_share: Annotated[float, within(0.02, 1.0, "of the exponentials that an SM does: what a softmax reaches")] = 0.6
     overlap: Annotated[float, within(1.0, 8.0, "exponent joining products and softmax: 1 adds, 8 hides one")] = 2.0
-    step_clocks: Annotated[float, within(10, 2e4, "clocks of a tile for each 64 keys where nothing else bounds it")] = (
-        500
-    )
+    step_clocks: Annotated[float, within(10, 2e4, "clocks that 64 keys take a tile that has an SM for itself")] = 500
     tile_clocks: Annotated[float, within(50, 5e4, "clocks of a tile of queries before and after its keys")] = 4000
     row_bytes_per_clock: Annotated[float, within(2, 1e3, "bytes of queries and results that an SM moves in a clock")] = 60
+    key_bytes_per_clock: Annotated[float, within(2, 500, "bytes of keys and values that an SM takes in a clock")] = 50
     wide: Annotated[float, within(0.01, 3.0, "exponent of a head size beyond 128, in 128: what tiles lose to it")] = 0.1
     packed: Annotated[float, within(0.001, 1.0, "share of tiles whose rows are all query heads of a key head")] = 0.1
-    packed_one: Annotated[float, within(0.001, 1.0, "the same where one token of a sequence is new")] = 0.3
-    resident: Annotated[float, within(0.02, 1.5, "of L2: what of it the previous call's tensors still hold")] = 0.3
+    packed_one: Annotated[float, within(0.001, 1.0, "the same, if more, where one token of a sequence is new")] = 0.3
     slots: Annotated[float, within(1.0, 8, "tiles that an SM works on at once")] = 1.2
     tail: Annotated[float, within(0.001, 1.0, "of the longest tile: what SMs without work wait at the end")] = 0.3
     dram_share: Annotated[float, within(0.5, 0.97, "of the DRAM's datasheet bandwidth: what a stream reaches")] = 0.8
-    key_passes: Annotated[float, within(0.01, 40, "times that keys and values pass DRAM beside the kernel")] = 0.3
+    resident: Annotated[float, within(0.02, 1.5, "of L2: what of it the previous call's tensors still hold")] = 0.3
+    key_passes: Annotated[float, within(0.01, 40, "times that new keys and values pass DRAM beside the kernel")] = 0.3
     sequence_s: Annotated[float, within(1e-12, 1e-6, "s, of each sequence: its page table, its share of a launch")] = (
         1e-9
     )
@@ -47,11 +54,7 @@ class PrefillParameters(Parameters):
     sharpness: Annotated[float, within(1.0, 8.0, "exponent joining SM and DRAM time: 1 adds, 8 takes the larger")] = 3.0
 
 
-_EXPONENTIALS_PER_CLOCK = 16.0
-"""Of one SM's special function units."""
 _STEP_KEYS = 64.0
-_TILES = (16.0, 64.0, 128.0)
-"""Query rows of a tile."""
 
 
 def prefill_time(
@@ -59,58 +62,71 @@ def prefill_time(
     kv_heads: Array, head_dim: Array, value_dim: Array = 0.0, kv_bytes: Array = 2.0, window: Array = 0.0,
     causal: bool = True, shared: bool = False, warm: bool = False,
 ) -> PhysicalTime:  # fmt: skip
-    """Time of one call: each of `batch` sequences attends with `new` tokens to `kv_len` keys, cached and new."""
-    work = AttentionWork.of(batch, new, kv_len, heads, kv_heads, head_dim, value_dim, window, causal)
+    """Time of one call in which each of `batch` sequences attends with `new` tokens to `kv_len` keys, cached and new.
+
+    All broadcast. `dtype` multiplies; a cached element has `kv_bytes`; `value_dim` 0 is `head_dim`; `window` is how many
+    keys a token sees, itself included, 0 all; `shared`: values are part of the keys (latent attention). `warm`: the call
+    before was the same one, as in the loop of a benchmark, so that what fits in L2 comes from there.
+
+    A tile of query rows walks the keys that any of them sees. Products run at a share of the tensor peak, softmax at a
+    share of the special function units, beside or after each other (FlashAttention-3, arXiv 2407.08608, section 3).
+    Tiles fill the SMs; where they are few, the longest counts. Query heads of one key head may share a tile (`packed`).
+    Time grows with batch, new and kv_len. Raises NotSupported where the device does not multiply `dtype`.
+    Ignored: clocks under a power limit, keys split over SMs, keys of one head read again by other tiles from DRAM.
+    """
+    work = AttentionWork.of(
+        batch, new, kv_len, heads, kv_heads, head_dim, value_dim, kv_bytes, window, causal, shared
+    )
+    return tiled_time(device, p, dtype, (work,), warm)
+
+
+def tiled_time(
+    device: Device, p: PrefillParameters, dtype: str, works: Sequence[AttentionWork], warm: bool = False
+) -> PhysicalTime:
+    """The same for groups of sequences that one kernel works off together; a group of batch 0 takes no time."""
     peak = tensor_peak(device, dtype)
-    tokens = work.batch * work.new
-    q_bytes = tokens * work.heads * work.both * 2.0
-    kv = work.batch * work.kv_heads * (work.head_dim if shared else work.both)
-    kv_read = kv * work.keys * kv_bytes
-    compulsory = q_bytes + kv_read
-    missing = missing_share(compulsory / (device.l2_bytes * p.resident)) if warm else 1.0
-    compulsory = compulsory * missing
-    dram = compulsory + p.key_passes * kv * work.new * 2.0
-    stream_s = dram / (device.dram_bytes_per_s * p.dram_share)
-    alone_s, packed_s = (_fastest_s(device, p, work, peak, causal, packs) for packs in (False, True))
-    packed = np.where(work.new > 1.0, p.packed, p.packed_one)
-    busy_s = (1.0 - packed) * alone_s + packed * packed_s
-    flops = 2.0 * work.batch * work.heads * work.pairs * work.both
-    fixed_s = p.launch_s + p.sequence_s * work.batch + p.odd_dim_s * (np.log2(work.head_dim) % 1.0 > 0.0)
-    seconds = fixed_s + joined(p.sharpness, busy_s, stream_s)
-    compute_s = flops / peak
+    compulsory = sum(((w.query_bytes + w.kv_read_bytes) for w in works), start=np.float64(0.0))
+    if warm:
+        compulsory = compulsory * missing_share(compulsory / (device.l2_bytes * p.resident))
+    beside = sum((w.kv_new_bytes for w in works), start=np.float64(0.0))
+    stream_s = (compulsory + p.key_passes * beside) / (device.dram_bytes_per_s * p.dram_share)
+    total_s, chain_s = np.float64(0.0), np.float64(0.0)
+    for work in works:
+        total, chain = _busy(device, p, work, peak)
+        total_s = total_s + total
+        chain_s = np.maximum(chain_s, np.where(work.batch > 0.0, chain, 0.0))
+    busy_s = np.maximum(total_s, chain_s) + p.tail * np.minimum(total_s, chain_s)
+    sequences = sum((w.batch for w in works), start=np.float64(0.0))
+    fixed_s = p.launch_s + p.sequence_s * sequences + p.odd_dim_s * odd_dim(works[0].head_dim)
+    compute_s = sum((w.flops for w in works), start=np.float64(0.0)) / peak
+    seconds = np.maximum(fixed_s + joined(p.sharpness, busy_s, stream_s), compute_s)
     memory_s = compulsory / device.dram_bytes_per_s
-    return PhysicalTime(np.maximum(seconds, compute_s), compute_s, memory_s, seconds * 0.0 + fixed_s)
+    return PhysicalTime(seconds, compute_s, memory_s, seconds * 0.0 + fixed_s)
 
 
-def _fastest_s(
-    device: Device, p: PrefillParameters, work: AttentionWork, peak: float, causal: bool, packs: bool
-) -> Floats:
-    best: Floats | None = None
-    for rows in _TILES:
-        busy_s = _tiling_s(device, p, work, peak, rows, causal, packs)
-        best = busy_s if best is None else np.minimum(best, busy_s)
-    assert best is not None
-    return best
+def _busy(device: Device, p: PrefillParameters, work: AttentionWork, peak: float) -> tuple[Floats, Floats]:
+    """Seconds of all SMs together, and of the longest tile."""
+    packed = np.where(work.new > 1.0, p.packed, max(p.packed, p.packed_one))
+    (total, chain), (packed_total, packed_chain) = (
+        _tiling(device, p, work, peak, group) for group in (np.float64(1.0), work.heads / work.kv_heads)
+    )
+    return (1.0 - packed) * total + packed * packed_total, (1.0 - packed) * chain + packed * packed_chain
 
 
-def _tiling_s(
-    device: Device, p: PrefillParameters, work: AttentionWork, peak: float, rows: float, causal: bool, packs: bool
-) -> Floats:
-    group = work.heads / work.kv_heads if packs else 1.0
-    tiles = work.batch * work.heads / group * np.ceil(work.new * group / rows)
-    high = np.minimum(rows / group, work.new)
-    whole = work.all_pairs / work.new
-    mean = work.pairs / work.new + (0.5 * high if causal else 0.0) + np.where(work.windowed, p.window_edge * high, 0.0)
-    mean = np.minimum(mean, whole + 0.5 * high) if causal else mean
-    mean = mean + p.skipped * np.maximum(whole - mean, 0.0)
-    longest = work.keys if not causal else np.minimum(work.keys, mean * 2.0)
+def _tiling(
+    device: Device, p: PrefillParameters, work: AttentionWork, peak: float, group: Floats
+) -> tuple[Floats, Floats]:
+    """The same where a tile's rows are the queries of `group` heads."""
+    queries = work.new * group
+    rows = np.where(queries <= 16.0, 16.0, np.where(queries <= 64.0, 64.0, 128.0))
+    tiles = work.batch * work.heads / group * np.ceil(queries / rows)
+    mean, longest = work.walked(np.minimum(rows / group, work.new), p.window_edge, p.skipped)
     sm_hz = device.sm_count * device.clock_hz
     lost = np.power(np.maximum(work.head_dim / 128.0, 1.0), p.wide)
-    products = 2.0 * rows * work.both / (peak / sm_hz * p.tensor_share) * lost
-    softmax = rows / (_EXPONENTIALS_PER_CLOCK * p.exp_share)
+    products = 2.0 * rows * work.both * lost / (peak / sm_hz * p.tensor_share)
+    softmax = rows / (exponentials_per_clock(device) * p.exp_share)
+    key_clocks = joined(p.overlap, products, softmax, work.key_bytes / p.key_bytes_per_clock)
     ends = p.tile_clocks + rows * work.both * 2.0 / p.row_bytes_per_clock
-    key_clocks = joined(p.overlap, products, softmax, p.step_clocks / _STEP_KEYS / p.slots)
-    latency = joined(p.overlap, products, softmax, p.step_clocks / _STEP_KEYS)
-    total = tiles * (mean * key_clocks + ends / p.slots) / device.sm_count
-    chain = longest * latency + ends
-    return (np.maximum(total, chain) + p.tail * np.minimum(total, chain)) / device.clock_hz
+    total = tiles * (mean * key_clocks + ends / p.slots) / sm_hz
+    chain = (longest * (key_clocks + p.step_clocks / _STEP_KEYS) + ends) / device.clock_hz
+    return total, chain

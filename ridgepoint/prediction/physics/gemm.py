@@ -32,11 +32,15 @@ class GemmParameters(Parameters):
     dram_share: Annotated[float, within(0.3, 1.0, "of the DRAM's datasheet bandwidth: what a stream reaches")] = 0.85
     write_cost: Annotated[float, within(0.5, 4.0, "what a byte of result costs DRAM, of what a byte read costs")] = 1.2
     sharpness: Annotated[float, within(1.0, 8.0, "exponent joining SM and DRAM time: 1 adds, 8 takes the larger")] = 2.5
-    split_s: Annotated[float, within(1e-8, 2e-5, "s, of adding up the parts of a product split along k")] = 3e-6
+    split_s: Annotated[
+        float, within(1e-8, 1e-2, "s, of adding up parts of a product split along k; large: no split")
+    ] = 3e-6
     wave_steps: Annotated[float, within(0.01, 1.0, "1: a last wave counts whole; 0: work is spread evenly")] = 0.3
     resident: Annotated[float, within(0.02, 1.5, "of L2: what of it a loop's operands can stay in")] = 0.9
     joules_per_flop: Annotated[float, within(1e-14, 5e-12, "J per FLOP that count against the power limit")] = 7e-13
-    power_sharpness: Annotated[float, within(1, 8, "exponent joining that limit's time; 1: clocks always give way")] = 5
+    power_sharpness: Annotated[
+        float, within(2, 8, "exponent joining that limit's time; 8: clocks give way at it alone")
+    ] = 5
     quantise_s: Annotated[float, within(1e-9, 5e-4, "s, of the kernels that quantise activations, once")] = 1e-9
     quantise_row_s: Annotated[float, within(1e-13, 1e-7, "s that they take for each row, as of an atomic maximum")] = (
         1e-13

@@ -1,0 +1,80 @@
+"""`ridge why` for machines that are not at hand: the bet on each of them, stored and shown side by side."""
+
+import json
+import sys
+from dataclasses import dataclass
+
+from ridgepoint.cli import options
+
+__all__ = ["Elsewhere", "on_paper", "why_on_paper"]
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """How a machine that is not at hand runs the model: software, and over how many devices."""
+
+    stack: str = ""
+    tp: int = 1
+    pp: int = 1
+    ep: int = 1
+    attention_dp: int = 1
+
+
+def on_paper(on: str) -> bool:
+    """Whether `--on` names machines that can only be predicted: several, or one known from its datasheet."""
+    from ridgepoint.hardware import HOST, load_target
+
+    names = options.names("--on", on)
+    return len(names) > 1 or (names[0] != HOST and load_target(names[0]).is_datasheet)
+
+
+def why_on_paper(
+    model: str, bet: str, targets: tuple[str, ...], batches: tuple[int, ...], phase: str, isl: int, common: str,
+    elsewhere: Elsewhere, as_json: bool,
+) -> int:  # fmt: skip
+    """Place the same bet on every target; nothing is measured. A target that refuses is named, the others are shown."""
+    from ridgepoint.errors import RidgeError
+    from ridgepoint.store import Store, default_path
+    from ridgepoint.study.document import Bet, bet_from
+    from ridgepoint.study.provenance import provenance
+    from ridgepoint.study.question import ask
+    from ridgepoint.study.why import misfit_on_paper, stored_bet
+    from ridgepoint.workload import Parallel
+
+    parallel = Parallel(elsewhere.tp, elsewhere.pp, elsewhere.ep, elsewhere.attention_dp)
+    bets: list[Bet] = []
+    documents, said = [], []
+    with Store(default_path()) as store:
+        for target in targets:
+            try:
+                question = ask(model, bet, batches=batches, phase=phase, isl=isl, common=common, on=target,
+                               stack=elsewhere.stack, parallel=parallel)  # fmt: skip
+                record, _ = stored_bet(question, store, provenance())
+            except RidgeError as error:
+                if len(targets) == 1:
+                    raise
+                said.append(f"{target}: {error}")
+                continue
+            bets.append(bet_from(record.body["bet"]))
+            documents.append({"id": record.id, "digest": record.digest, "bet": record.body["bet"]})
+            if misfit := misfit_on_paper(question):
+                said.append(f"{target}: on paper only: {misfit}")
+    if as_json:
+        sys.stdout.write(json.dumps({"bets": documents, "refused": said}, indent=1) + "\n")
+        return 0 if bets else 2
+    _show(bets, said)
+    return 0 if bets else 2
+
+
+def _show(bets: list, said: list[str]) -> None:  # type: ignore[type-arg]
+    from rich.console import Console
+
+    from ridgepoint.report.terminal import bet_panel, bets_side_by_side
+
+    console = Console()
+    if len(bets) == 1:
+        console.print(bet_panel(bets[0]))
+    elif bets:
+        console.print(bets_side_by_side(bets))
+    for line in said:
+        sys.stderr.write(f"ridge: {line}\n")
