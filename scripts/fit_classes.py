@@ -1,26 +1,31 @@
 """Fit the classes of machines to published measurements: writes `hardware/data/arch/<class>.toml` and the held-out errors."""
 
 import argparse
+import fcntl
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ridgepoint.hardware import Arch, Transfer, decode_arch, save_arch
+from ridgepoint.hardware import Arch, Fit, Transfer, decode_arch, load_arch, save_arch
 from ridgepoint.hardware.arch import ARCH_SCHEMA
+from ridgepoint.prediction.physics.parameters import read_parameters
 from ridgepoint.study.fitting.baselines import fitted_roofline, roofline
 from ridgepoint.study.fitting.classes import FittedCell, fit_group, fits_of, groups_of, transfers_of
-from ridgepoint.study.fitting.held_out import measured_seconds
+from ridgepoint.study.published.cells import cells, measured_seconds
 from ridgepoint.study.published.registry import kind_of
-from ridgepoint.study.published.table import read_table
+from ridgepoint.study.published.spelling import our_dtypes
+from ridgepoint.study.published.table import Table, read_table
 from ridgepoint.study.scoring import datasheet_device
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,6 +104,8 @@ def held_out(cell: FittedCell) -> list[HeldOut]:
     return out
 
 
+_SAMPLE = 150
+"""Rows of a cell on which others' parameters are tried."""
 Task = tuple[Path, tuple[str, str, str]]
 
 
@@ -114,10 +121,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where the CSV files are, with their README.md")
     parser.add_argument("--files", nargs="*", default=FILES)
+    parser.add_argument("--gpus", nargs="*", default=(), help="names of the gpu column; default: all")
+    parser.add_argument("--transfers", action="store_true", help="fit nothing; measure what parameters lose elsewhere")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
+    if arguments.transfers:
+        write_transfers([read_table(arguments.folder / name) for name in arguments.files])
+        return 0
     tables = {path: read_table(path) for path in (arguments.folder / name for name in arguments.files)}
-    tasks: list[Task] = [(path, key) for path, t in tables.items() for key in groups_of(kind_of(t), t)]
+    tasks: list[Task] = [
+        (path, key)
+        for path, t in tables.items()
+        for key in groups_of(kind_of(t), t)
+        if not arguments.gpus or key[0] in arguments.gpus
+    ]
     fitted: list[FittedCell] = []
     columns = (TextColumn("{task.description:60}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar, ProcessPoolExecutor(arguments.jobs) as pool:
@@ -130,33 +147,67 @@ def main() -> int:
         t.path.name: f"{_FROM}; sha256 {hashlib.sha256(t.path.read_bytes()).hexdigest()[:16]}; {len(t)} rows"
         for t in tables.values()
     }
-    write(fitted, sources)
-    record(fitted, sources)
+    with (OUT.parent / ".fitting").open("w") as lock:  # runs on other files may end at the same moment
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        write(fitted, sources)
+        record(fitted, sources)
     return 0
 
 
 def write(fitted: list[FittedCell], sources: dict[str, str]) -> None:
-    """Every class, those without a fit of their own too; fits of files that were not read stay as they are."""
+    """Every class, those without a fit of their own too; fits of files and machines that were not read stay."""
     today = datetime.now(UTC).date()
-    everywhere = transfers_of(fitted)
-    operators = {cell.kind.name for cell in fitted}
     unknown = {cell.device.arch for cell in fitted} - set(CLASSES)
     if unknown:
         sys.exit(f"no meaning for {', '.join(sorted(unknown))} in CLASSES")
     for name, (meaning, pooled) in CLASSES.items():
-        mine = [cell for cell in fitted if cell.device.arch == name]
-        before = decode_arch(name, (OUT / f"{name}.toml").read_bytes()) if (OUT / f"{name}.toml").is_file() else None
-        kept = [fit for fit in before.fits if not set(fit.files) & set(sources)] if before else []
-        steps = [t for t in before.transfers if t.operator not in operators] if before else []
-        fits = (*kept, *fits_of(mine, today))
-        used = {file for fit in fits for file in fit.files}
+        before = _before(name)
+        kept = [fit for fit in before.fits if not _refitted(fit, fitted)] if before else []
+        fits = (*kept, *fits_of([cell for cell in fitted if cell.device.arch == name], today))
         known = {**(before.sources if before else {}), **sources}
         arch = Arch(
             schema=ARCH_SCHEMA, name=name, meaning=meaning, pooled_from=pooled, fits=fits,
-            transfers=(*steps, *_transfers(transfers_of(mine), everywhere)),
-            sources={file: known[file] for file in sorted(used)},
+            transfers=before.transfers if before else (),
+            sources={file: known[file] for file in sorted({file for fit in fits for file in fit.files})},
         )  # fmt: skip
         print(save_arch(arch, OUT).relative_to(ROOT), len(fits), "fits")
+
+
+def _before(name: str) -> Arch | None:
+    path = OUT / f"{name}.toml"
+    return decode_arch(name, path.read_bytes()) if path.is_file() else None
+
+
+def write_transfers(tables: Sequence[Table]) -> None:
+    """How far off each cell's stored parameters are on the rows of cells one step away: into every class's file."""
+    fitted = [cell for table in tables for cell in _stored(table)]
+    everywhere = transfers_of(fitted)
+    for name in CLASSES:
+        before = _before(name)
+        if before is not None:
+            own = transfers_of([cell for cell in fitted if cell.device.arch == name])
+            after = msgspec.structs.replace(before, transfers=tuple(_transfers(own, everywhere)))
+            print(save_arch(after, OUT).relative_to(ROOT), len(after.transfers), "transfers")
+
+
+def _stored(table: Table) -> list[FittedCell]:
+    """Cells with the parameters that their class's file has for them, on a sample of their rows."""
+    kind, out = kind_of(table), []
+    for cell, rows in cells(kind, table, our_dtypes).items():
+        gpu, dtype, framework, version, variant = cell
+        device = datasheet_device(gpu)
+        for fit in load_arch(device.arch).of(kind.name):
+            if (fit.dtype, fit.framework, fit.version, fit.variant) == (dtype, framework, version, variant):
+                p = read_parameters(kind.model, fit.values, device.arch)
+                some = rows.take(list(range(0, len(rows), max(1, len(rows) // _SAMPLE))))
+                seconds = np.asarray(kind.seconds(device, p, dtype, some).seconds)
+                out.append(FittedCell(kind, cell, device, some, p, seconds))
+                break
+    return out
+
+
+def _refitted(fit: Fit, fitted: list[FittedCell]) -> bool:
+    return any(cell.table.path.name in fit.files and cell.device.name in fit.gpus for cell in fitted)
 
 
 def _transfers(own: list[Transfer], everywhere: list[Transfer]) -> list[Transfer]:
@@ -168,7 +219,8 @@ def _transfers(own: list[Transfer], everywhere: list[Transfer]) -> list[Transfer
 def record(fitted: list[FittedCell], sources: dict[str, str]) -> None:
     """Held-out errors, for the README, docs and anybody who wants to check; rows of other files stay as they are."""
     before = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {"rows": [], "sources": {}}
-    rows = [row for row in before["rows"] if row["file"] not in sources]
+    anew = {(cell.table.path.name, cell.cell[0]) for cell in fitted}
+    rows = [row for row in before["rows"] if (row["file"], row["gpu"]) not in anew]
     rows += [asdict(line) for cell in fitted for line in held_out(cell)]
     body = {
         "schema": 1, "date": datetime.now(UTC).date().isoformat(), "sources": {**before["sources"], **sources},

@@ -22,7 +22,8 @@ from ridgepoint.prediction.physics.collective import (
 )
 from ridgepoint.prediction.physics.device import Device
 from ridgepoint.prediction.physics.parameters import parameters_of
-from ridgepoint.study.fitting.held_out import cells, measured_seconds, out_of_sample
+from ridgepoint.study.fitting.held_out import out_of_sample
+from ridgepoint.study.published.cells import cells, measured_seconds
 from ridgepoint.study.published.collectives import COLLECTIVES
 from ridgepoint.study.published.spelling import our_dtypes
 from ridgepoint.study.published.table import Table, read_table

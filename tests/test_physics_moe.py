@@ -15,7 +15,8 @@ from ridgepoint.prediction.physics.moe import MOE_FORMATS, MoeParameters, moe_ti
 from ridgepoint.prediction.physics.optime import PhysicalTime
 from ridgepoint.prediction.physics.parameters import parameters_of
 from ridgepoint.prediction.physics.routing import RankLoad, rank_load
-from ridgepoint.study.fitting.held_out import cells, measured_seconds, out_of_sample
+from ridgepoint.study.fitting.held_out import out_of_sample
+from ridgepoint.study.published.cells import cells, measured_seconds
 from ridgepoint.study.published.moe import MOE
 from ridgepoint.study.published.spelling import our_dtypes
 from ridgepoint.study.published.table import Table, read_table
@@ -115,10 +116,11 @@ class TestRouting:
         for tokens in (16, 64, 256, 1024, 8192):
             draws = [drawn(rng, tokens, topk, experts, ep, exponent) for _ in range(60)]
             ratios.append(simulated(rank_load(tokens, topk, experts, ep, exponent), draws))
-        for name, most in {"pairs": 0.16, "touched": 0.22, "blocks16": 0.3, "blocks64": 0.3, "blocks128": 0.3}.items():
+        pairs, touched, blocks = {1: (1e-9, 0.07, 0.07), 4: (0.1, 0.14, 0.18), 16: (0.1, 0.18, 0.28)}[ep]
+        limits = {"pairs": pairs, "touched": touched, "blocks16": blocks, "blocks64": blocks, "blocks128": blocks}
+        for name, most in limits.items():
             misses = np.abs(np.log([ratio[name] for ratio in ratios]))
             assert misses.max() < most, (name, misses)
-            assert np.median(misses) < 0.5 * most, (name, misses)
 
     def test_one_rank_gets_every_pair_whatever_the_distribution(self) -> None:
         for exponent in (0.0, 1.01, 1.2):

@@ -134,7 +134,7 @@ def _norms(ops: list[Op]) -> list[Op]:
     out: list[Op] = []
     for op in ops:
         last = out[-1] if out else None
-        if isinstance(last, Pointwise) and _pair(last, op):
+        if isinstance(op, Pointwise) and isinstance(last, Pointwise) and _pair(last, op):
             out[-1] = Fused((last, op))
         else:
             out.append(op)

@@ -12,7 +12,7 @@ from ridgepoint.errors import BadInput
 from ridgepoint.hardware import Arch, Fit, Target, data_folder, encode_target, load_arch, load_target, save_arch
 from ridgepoint.hardware.arch import ARCH_SCHEMA
 from ridgepoint.study.fitting.classes import FittedCell, fit_kind, fits_of
-from ridgepoint.study.fitting.held_out import measured_seconds
+from ridgepoint.study.published.cells import measured_seconds
 from ridgepoint.study.published.registry import kind_of
 from ridgepoint.study.published.table import read_table
 from ridgepoint.study.scoring import datasheet_device

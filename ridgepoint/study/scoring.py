@@ -12,7 +12,7 @@ from ridgepoint.prediction.physics.device import Device, device_of
 from ridgepoint.prediction.physics.found import Found, Stack, find_fit
 from ridgepoint.prediction.physics.parameters import read_parameters
 from ridgepoint.prediction.physics.spread import Z80, spread_sigma
-from ridgepoint.study.fitting.held_out import Cell, cells, measured_seconds
+from ridgepoint.study.published.cells import Cell, cells, measured_seconds
 from ridgepoint.study.published.kind import Kind
 from ridgepoint.study.published.registry import kind_of
 from ridgepoint.study.published.spelling import our_dtypes

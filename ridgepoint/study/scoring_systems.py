@@ -1,53 +1,29 @@
 """Predictions of whole systems beside what published tables or benchmark files measured, each with its interval."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ridgepoint.errors import RidgeError
-from ridgepoint.hardware import Target, load_target
 from ridgepoint.prediction.physics.spread import Z80
-from ridgepoint.prediction.serving import Engine, Load, Protocol, Steps, closed_loop
-from ridgepoint.prediction.serving_engine import engine_of, stack_defaults
-from ridgepoint.prediction.serving_steps import room_sequences, step_error, steps_of
+from ridgepoint.prediction.serving import Protocol, closed_loop
+from ridgepoint.prediction.serving_steps import step_error
 from ridgepoint.study.published.systems import system_kind
 from ridgepoint.study.published.systems_bench import bench_runs
-from ridgepoint.study.published.systems_models import in_format, load_published
 from ridgepoint.study.published.systems_serving import ServingRun, serving_runs
+from ridgepoint.study.published.systems_settled import Configuration, configurations
 from ridgepoint.study.published.table import Floats, Table
 from ridgepoint.study.scoring import Scored
 from ridgepoint.study.scoring_systems_requests import score_requests
 from ridgepoint.study.scoring_systems_static import score_static
+from ridgepoint.study.scoring_systems_training import score_megatron, score_training
 from ridgepoint.study.serving_fits import interval_sigmas, serving_fit
 from ridgepoint.study.step_roofline import roofline_s
-from ridgepoint.workload import Plan, decode, prefill
+from ridgepoint.workload import decode, prefill
 
-__all__ = ["Configuration", "configurations", "score_bench", "score_systems", "settled"]
-
-_FILE_DTYPES = ("bf16", "fp16")
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """Runs of one server: the same machine, model, format, stack and split, with arrays of loads."""
-
-    gpu: str
-    target: Target
-    plan: Plan
-    runs: tuple[ServingRun, ...]
-    engine: Engine
-
-    @property
-    def load(self) -> Load:
-        """The runs' loads as arrays."""
-        return Load(*(np.array([getattr(run, name) for run in self.runs]) for name in ("users", "isl", "osl")))
-
-    @property
-    def steps(self) -> Steps:
-        """The steps of its model on its machine."""
-        return steps_of(self.plan, self.target)
+__all__ = ["score_bench", "score_systems"]
 
 
 def score_systems(table: Table) -> Iterator["Scored | RidgeError"]:
@@ -67,36 +43,8 @@ def _score_serving(table: Table) -> Iterator["Scored | RidgeError"]:
 
 _SCORERS: Mapping[str, Callable[[Table], Iterator["Scored | RidgeError"]]] = {
     "serving": _score_serving, "serving_requests": score_requests, "inference": score_static,
+    "training": score_training, "training_megatron": score_megatron,
 }  # fmt: skip
-
-
-def configurations(runs: Sequence[ServingRun]) -> Iterator["Configuration | RidgeError"]:
-    """Runs grouped by server, in the order of their first lines."""
-    groups: dict[tuple[object, ...], list[ServingRun]] = {}
-    for run in runs:
-        key = (run.gpu, run.model, run.weight, run.framework, run.version, run.parallel)
-        groups.setdefault(key, []).append(run)
-    for members in groups.values():
-        try:
-            yield settled(members)
-        except RidgeError as error:
-            yield error
-
-
-def settled(runs: Sequence[ServingRun]) -> Configuration:
-    """One group of runs with its target, plan and engine; raises what refuses it."""
-    first = runs[0]
-    target, model = load_target(first.gpu), load_published(first.model)
-    dtype = model.dtype if model.dtype in _FILE_DTYPES else "bf16"
-    stack = ":".join(x for x in (first.framework, first.version) if x)
-    plan = Plan(model, decode(1, 1), dtype, device="cuda", parallel=first.parallel, stack=stack, launch="graph")
-    plan = in_format(plan, first.weight)
-    isl, osl, most = (np.array([getattr(run, name) for run in runs]) for name in ("isl", "osl", "most_running"))
-    room = room_sequences(plan, target, isl + osl / 2, reserve=stack_defaults(first.framework).reserve)
-    engine = engine_of(
-        first.framework, target.name, target.memory_bytes or 0.0, most, room, first.parallel.attention_dp
-    )
-    return Configuration(first.gpu, target, plan, tuple(runs), engine)
 
 
 def _score_runs(

@@ -26,7 +26,9 @@ def interval_sigmas(p: ServingParameters, served: Served, elsewhere: float, foun
     """
     shift = elsewhere**2 + found_sigma**2
     tpot = np.sqrt(p.tpot_sigma**2 + shift)
-    ttft = np.sqrt((p.ttft_sigma * (1 - served.front_end) + p.ttft_busy_sigma * served.front_end) ** 2 + shift)
+    busy = np.square(served.front_end)  # delays of a queue grow late and fast
+    own = p.ttft_sigma * (1 - busy) + p.ttft_busy_sigma * busy
+    ttft = np.sqrt(own**2 + shift)
     share = served.ttft_s / served.latency_s
     latency = np.sqrt((share * ttft) ** 2 + ((1 - share) * tpot) ** 2)
     return {"tpot": tpot, "ttft": ttft, "latency": latency, "tokens_per_s": latency}

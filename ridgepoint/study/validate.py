@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ridgepoint.errors import BadInput, RidgeError
-from ridgepoint.study.published.registry import kind_of
-from ridgepoint.study.published.table import Table, read_table
+from ridgepoint.study.fitting.power import score_power
+from ridgepoint.study.published.systems import system_kind
+from ridgepoint.study.published.systems_bench import is_bench_file
+from ridgepoint.study.published.table import read_table
 from ridgepoint.study.score_published import ALL, ScoreLine, score_lines
 from ridgepoint.study.scoring import Scored, score_operators
+from ridgepoint.study.scoring_systems import score_bench, score_systems
 
 __all__ = ["Validation", "above", "document", "validate"]
 
@@ -36,9 +39,9 @@ def validate(paths: Sequence[Path], progress: Callable[[str], None] = lambda _: 
     rows = 0
     for path in paths:
         progress(path.name)
-        table = read_table(path)
-        rows += len(table)
-        for found in _scores(table):
+        count, all_found = _scores(path)
+        rows += count
+        for found in all_found:
             if isinstance(found, RidgeError):
                 refused.append(f"{path.name}: {found}")
             else:
@@ -49,9 +52,15 @@ def validate(paths: Sequence[Path], progress: Callable[[str], None] = lambda _: 
     return Validation(tuple(scored), tuple(score_lines(scored)), tuple(dict.fromkeys(refused)), rows, rows - kept)
 
 
-def _scores(table: Table) -> Sequence["Scored | RidgeError"]:
-    kind_of(table)
-    return list(score_operators(table))
+def _scores(path: Path) -> tuple[int, Sequence["Scored | RidgeError"]]:
+    """How many measurements a file has, and the groups of those that can be predicted or their refusals."""
+    if is_bench_file(path):
+        found = list(score_bench(path))
+        return sum(len(x.measured) for x in found if isinstance(x, Scored)), found
+    table = read_table(path)
+    if system_kind(table):
+        return len(table), list(score_systems(table))
+    return len(table), [*score_operators(table), *(score_power(table) if table.has("power_w") else ())]
 
 
 def above(validation: Validation, bound: float) -> list[ScoreLine]:

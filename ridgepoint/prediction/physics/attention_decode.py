@@ -11,12 +11,12 @@ from ridgepoint.prediction.physics.optime import PhysicalTime
 from ridgepoint.prediction.physics.parameters import Parameters, within
 from ridgepoint.quantity import Array
 
-__all__ = ["DecodeParameters", "decode_time"]
+__all__ = ["DecodeParameters", "decode_time", "decode_work_time"]
 
 Floats = npt.NDArray[np.float64]
 
 
-class DecodeParameters(Parameters):
+class DecodeParameters(Parameters, frozen=True, kw_only=True):
     """What decode kernels of one class, format and software stack reach of the datasheet's rates."""
 
     launch_s: Annotated[float, within(5e-7, 1e-4, "s, of the smallest call: all kernels that the stack launches")] = (
@@ -30,13 +30,12 @@ class DecodeParameters(Parameters):
     slots: Annotated[float, within(1.0, 16, "blocks that an SM works on at once")] = 1.5
     split_s: Annotated[float, within(1e-9, 5e-5, "s, of adding up the parts of a sequence that blocks share")] = 2e-6
     split: Annotated[float, within(0.001, 1.0, "of the blocks that could share a sequence: how many do")] = 0.7
+    narrow_s: Annotated[float, within(1e-9, 3e-5, "s more of a head size below 128")] = 1e-8
     single_s: Annotated[float, within(1e-9, 3e-5, "s more where no query heads share a key head")] = 1e-8
     regroup_s: Annotated[float, within(1e-9, 3e-5, "s, of sorting query heads by key head, where both are several")] = (
         1e-8
     )
-    sequence_s: Annotated[float, within(1e-12, 1e-6, "s, of each sequence: its page table, its new key written")] = (
-        1e-9
-    )
+    sequence_s: Annotated[float, within(1e-12, 1e-6, "s, of each sequence: its page table, its new key written")] = 1e-9
     row_clocks: Annotated[float, within(1, 5e3, "clocks of a block for each query row of 128, 8 at least")] = 50
     group_clocks: Annotated[float, within(1, 5e4, "clocks more of a block that serves several query heads")] = 50
     odd_dim_s: Annotated[float, within(1e-9, 3e-5, "s more of a head size that is no power of two")] = 1e-8
@@ -75,6 +74,13 @@ def decode_time(
     multiply `dtype`. Ignored: page size, sequences of different lengths, clocks under a power limit.
     """
     work = AttentionWork.of(batch, 1.0, keys, heads, kv_heads, head_dim, value_dim, kv_bytes, window, True, shared)
+    return decode_work_time(device, p, dtype, work, warm)
+
+
+def decode_work_time(
+    device: Device, p: DecodeParameters, dtype: str, work: AttentionWork, warm: bool = False
+) -> PhysicalTime:
+    """The same for sizes that are already known."""
     peak = tensor_peak(device, dtype)
     group = work.heads / work.kv_heads
     compulsory = work.kv_read_bytes + work.query_bytes
@@ -85,6 +91,7 @@ def decode_time(
         p.launch_s
         + p.regroup_s * ((group > 1.0) & (work.kv_heads > 1.0))
         + p.single_s * (group == 1.0)
+        + p.narrow_s * (work.head_dim < 128.0)
         + p.sequence_s * work.batch
         + p.odd_dim_s * odd_dim(work.head_dim)
     )

@@ -1,5 +1,6 @@
 """What the time models of attention share: the work of a call, the rates of the units, and how bounds are joined."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,16 @@ from ridgepoint.errors import NotSupported
 from ridgepoint.prediction.physics.device import Device
 from ridgepoint.quantity import Array
 
-__all__ = ["AttentionWork", "exponentials_per_clock", "joined", "missing_share", "odd_dim", "tensor_peak"]
+__all__ = [
+    "AttentionWork",
+    "exponentials_per_clock",
+    "joined",
+    "missing_share",
+    "odd_dim",
+    "power_of_two",
+    "summed",
+    "tensor_peak",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -50,6 +60,8 @@ class AttentionWork:
     key_bytes: Floats
     """Of a cached key and its value."""
     causal: bool
+    reads: Array = 1.0
+    """Times that keys and values come from DRAM."""
 
     @classmethod
     def of(
@@ -87,8 +99,8 @@ class AttentionWork:
 
     @property
     def kv_read_bytes(self) -> Floats:
-        """Keys and values that any token sees, each read once."""
-        return self.batch * self.kv_heads * self.keys * self.key_bytes
+        """Keys and values that any token sees."""
+        return self.reads * self.batch * self.kv_heads * self.keys * self.key_bytes
 
     @property
     def kv_new_bytes(self) -> Floats:
@@ -125,9 +137,23 @@ def exponentials_per_clock(device: Device) -> float:
     return _EXPONENTIALS * (2.0 if device.name in _DOUBLED else 1.0)
 
 
+def summed(values: Iterable[Array]) -> Floats:
+    """Their sum, as an array."""
+    total = np.asarray(0.0)
+    for value in values:
+        total = np.asarray(total + value)
+    return total
+
+
 def odd_dim(head_dim: Floats) -> Floats:
     """1 where a head size is no power of two, else 0."""
     return np.where(np.frexp(head_dim)[0] == 0.5, 0.0, 1.0)
+
+
+def power_of_two(head_dim: Floats) -> Floats:
+    """The smallest that is no less."""
+    share, exponent = np.frexp(head_dim)
+    return np.where(share == 0.5, head_dim, np.ldexp(1.0, exponent))
 
 
 def missing_share(fill: Floats) -> Floats:

@@ -58,7 +58,7 @@ class Direct:
     """Lets the switch add up where it can and there are at least four devices."""
 
 
-class CollectiveParameters(Parameters):
+class CollectiveParameters(Parameters, frozen=True, kw_only=True):
     """What one kind of exchange reaches on machines of one class, in one software stack."""
 
     launch_s: Annotated[float, within(5e-7, 1e-3, "s, of the kernel, before and after its steps")] = 5e-6

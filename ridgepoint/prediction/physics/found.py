@@ -95,7 +95,7 @@ def _steps(device: Device, arch: Arch, fit: Fit, stack: Stack) -> Iterator[str]:
         yield "class"
     elif device.name not in fit.gpus:
         yield "gpu"
-    if stack.framework and fit.framework != stack.framework:
+    if stack.framework and not _same_framework(stack.framework, fit.framework):
         yield "framework"
         return
     if stack.version and fit.version != stack.version:
@@ -109,7 +109,7 @@ def _distance(stack: Stack):  # type: ignore[no-untyped-def]
 
     def distance(found: Found) -> tuple[float, ...]:
         fit = found.fit
-        other_framework = bool(stack.framework) and fit.framework != stack.framework
+        other_framework = bool(stack.framework) and not _same_framework(stack.framework, fit.framework)
         return (
             other_framework,
             other_framework and bool(fit.framework),  # then what all frameworks share
@@ -129,6 +129,11 @@ def _alike(wanted: str, have: str) -> float:
         return 1.0
     a, b = (set(re.split(r"[/_ ]+", x)) for x in (wanted, have))
     return len(a & b) / max(len(a | b), 1)
+
+
+def _same_framework(wanted: str, have: str) -> bool:
+    """Whether a table's framework is the one asked for, or runs its kernels, as "sarathi-serve/vLLM kernels" do vLLM's."""
+    return wanted == have or wanted.lower() in re.split(r"[/ ]+", have.lower())
 
 
 def _operation(variant: str) -> str:

@@ -17,7 +17,7 @@ __all__ = ["COLD", "GemmParameters", "Loop", "gemm_time"]
 Floats = npt.NDArray[np.float64]
 
 
-class GemmParameters(Parameters):
+class GemmParameters(Parameters, frozen=True, kw_only=True):
     """What kernels of one class, format and software stack reach of the datasheet's rates."""
 
     tensor_share: Annotated[float, within(0.1, 1.0, "of the dense peak: what a tile's inner loop reaches")] = 0.9
@@ -63,9 +63,6 @@ class Loop:
 COLD = Loop(np.inf, np.inf)
 """Every operand comes from DRAM, as weights do in a network, where other layers pass between two calls."""
 
-_ROWS = np.array([16.0, 64, 64, 128, 128, 64, 256, 128, 256, 256])[:, None, None]
-_COLUMNS = np.array([64.0, 64, 128, 64, 128, 256, 64, 256, 128, 256])[:, None, None]
-"""Rows and columns of a thread block's tile; smaller and more sizes change held-out errors by less than their noise."""
 _PARTS = np.array([1.0, 2.0, 4.0])
 """Ways to split along k; besides, into as many parts as fill the SMs once."""
 _CHUNK = 2048
@@ -90,10 +87,10 @@ def gemm_time(
 ) -> PhysicalTime:
     """Time of `batch` products y[m, n] = x[m, k] W[k, n] in one kernel (all broadcast), W stored as `form` says.
 
-    The fastest of ten tile sizes, whole along k or split. A step of a tile's loop takes its arithmetic, its reads from
+    The fastest of the format's tiles, whole along k or split. A step of a tile's loop takes its arithmetic, its reads from
     L2 and a latency, joined by an exponent; tiles fill the SMs in waves; DRAM streams each operand once. What the loop
     of a benchmark left in L2 is read from there. Time never falls as m, n, k or batch grows, but where `loop` fills L2
-    (weights 0); it rises in steps of 16 rows, 64 columns and 128 bytes of k, and stays where DRAM or SMs have room.
+    (weights 0); it rises in steps of the smallest tile and of 128 bytes of k, and stays where DRAM or SMs have room.
 
     Ignored: misaligned dimensions, bank conflicts, clusters, operands read twice, a heuristic that misses the fastest
     tile. Tiles and waves: Osama et al. 2023 (Stream-K, arXiv 2301.03598, section 3).
@@ -146,15 +143,16 @@ def _fastest_tiling(
     shapes = np.broadcast_arrays(m, n, k, batch)
     flat = [np.ravel(x) for x in shapes]
     best = np.empty(shapes[0].size)
-    step_s, tile_s = _tile_seconds(device, p, form)
+    rows, columns = np.array(form.tiles, dtype=np.float64).T[:, :, None, None]
+    step_s, tile_s = _tile_seconds(device, p, form, rows, columns)
     for start in range(0, best.size, _CHUNK):
         stop = start + _CHUNK
         m, n, k, batch = (x[start:stop] for x in flat)
-        tiles = batch * np.ceil(m / _ROWS) * np.ceil(n / _COLUMNS)
+        tiles = batch * np.ceil(m / rows) * np.ceil(n / columns)
         parts = _parts(device, tiles)
         steps = np.ceil(np.ceil(k * (form.act_bytes / _STEP_BYTES)) / parts)
         seconds = _waves(p, tiles * parts / device.sm_count) * (steps * step_s + tile_s)
-        best[start:stop] = (seconds + _sum_parts_s(device, p, tiles, parts)).min(axis=(0, 1))
+        best[start:stop] = (seconds + _sum_parts_s(device, p, tiles, parts, rows * columns)).min(axis=(0, 1))
     return best.reshape(shapes[0].shape)
 
 
@@ -166,24 +164,26 @@ def _parts(device: Device, tiles: Floats) -> Floats:
     return parts
 
 
-def _sum_parts_s(device: Device, p: GemmParameters, tiles: Floats, parts: Floats) -> Floats:
+def _sum_parts_s(device: Device, p: GemmParameters, tiles: Floats, parts: Floats, elements: Floats) -> Floats:
     """Partial sums written and read in fp32 through L2; of a full wave where the parts fill the SMs."""
     blocks = tiles * parts
     blocks[:, -1] = device.sm_count
-    sum_s = _ROWS * _COLUMNS * 8.0 / (p.l2_bytes_per_clock * device.clock_hz * device.sm_count)
+    sum_s = elements * 8.0 / (p.l2_bytes_per_clock * device.clock_hz * device.sm_count)
     return np.where(parts > 1.0, p.split_s + blocks * sum_s, 0.0)
 
 
-def _tile_seconds(device: Device, p: GemmParameters, form: GemmFormat) -> tuple[Floats, Floats]:
+def _tile_seconds(
+    device: Device, p: GemmParameters, form: GemmFormat, rows: Floats, columns: Floats
+) -> tuple[Floats, Floats]:
     """Of each tile: a step along k, and what it takes beside its steps."""
     step_k = _STEP_BYTES / form.act_bytes
-    arithmetic_s = _ROWS * _COLUMNS * (2.0 * step_k / (form.peak(device) / device.sm_count * p.tensor_share))
-    feed = (_ROWS * form.act_bytes + _COLUMNS * form.weight_bytes) * (step_k / p.l2_bytes_per_clock)
+    arithmetic_s = rows * columns * (2.0 * step_k / (form.peak(device) / device.sm_count * p.tensor_share))
+    feed = (rows * form.act_bytes + columns * form.weight_bytes) * (step_k / p.l2_bytes_per_clock)
     bounds = [arithmetic_s, feed / device.clock_hz, np.full_like(feed, p.step_clocks / device.clock_hz)]
     if form.unpacks:
-        bounds.append(_COLUMNS * (step_k / p.unpack_per_clock / device.clock_hz))
+        bounds.append(columns * (step_k / p.unpack_per_clock / device.clock_hz))
     step_s = np.power(np.sum([np.power(b, p.step_sharpness) for b in bounds], axis=0), 1.0 / p.step_sharpness)
-    return step_s, (p.tile_clocks + _ROWS * _COLUMNS * (form.out_bytes / p.store_bytes_per_clock)) / device.clock_hz
+    return step_s, (p.tile_clocks + rows * columns * (form.out_bytes / p.store_bytes_per_clock)) / device.clock_hz
 
 
 def _waves(p: GemmParameters, waves: Floats) -> Floats:

@@ -18,7 +18,7 @@ __all__ = ["MOE_FORMATS", "MoeParameters", "moe_time"]
 Floats = npt.NDArray[np.float64]
 
 
-class MoeParameters(Parameters):
+class MoeParameters(Parameters, frozen=True, kw_only=True):
     """What fused-expert kernels of one class, format and software stack reach of the datasheet's rates."""
 
     fixed_s: Annotated[float, within(1e-7, 3e-4, "s, of routing, sorting and launches, whatever the batch")] = 2e-5
@@ -110,7 +110,7 @@ def moe_time(
     seconds = fixed + up + down + beside
     compute = 2.0 * load.pairs * h * i * (1.0 + both) / form.peak(device)
     memory = weights * missing / device.dram_bytes_per_s
-    return PhysicalTime(np.maximum(seconds, compute), compute, memory, fixed + np.zeros_like(seconds))
+    return PhysicalTime(seconds, compute, memory, fixed + np.zeros_like(seconds))
 
 
 def _product(

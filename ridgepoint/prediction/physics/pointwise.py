@@ -39,7 +39,7 @@ class PointwiseOperator:
     """Rows that an SM works on at a time: 2 where a row's block has 1024 threads, 16 where it has 128."""
 
 
-class PointwiseParameters(Parameters):
+class PointwiseParameters(Parameters, frozen=True, kw_only=True):
     """What kernels of one family reach on machines of one class, in one format and software stack.
 
     `step_clocks` and `long_row` do nothing where blocks do not follow rows.

@@ -21,7 +21,7 @@ _BYTES_PER_JOULE = 8e9
 """DRAM bandwidth for each watt of the TDP at which `idle_share` counts as it stands: that of a B200 (8 TB/s, 1000 W)."""
 
 
-class PowerParameters(Parameters):
+class PowerParameters(Parameters, frozen=True, kw_only=True):
     """What a device of one class draws, in shares of its TDP, so that they carry over to its kin.
 
     A share at the datasheet's rate is an energy for each operation: see `joules_per_flop` and `joules_per_byte`.
@@ -77,7 +77,7 @@ def joules_per_byte(device: Device, p: PowerParameters) -> float:
     return p.byte_share * device.tdp_w / device.dram_bytes_per_s
 
 
-class LimitParameters(Parameters):
+class LimitParameters(Parameters, frozen=True, kw_only=True):
     """How a job on one class of machines slows down under a power limit; watts in shares of TDP."""
 
     rest_share: Annotated[float, within(0.02, 0.4, "of TDP, between the phases in which the device computes")] = 0.15

@@ -6,7 +6,8 @@ import numpy as np
 
 from ridgepoint.prediction.physics.optime import PhysicalTime
 from ridgepoint.study.fitting.classes import FittedCell
-from ridgepoint.study.fitting.held_out import fold_of, measured_seconds
+from ridgepoint.study.fitting.held_out import fold_of
+from ridgepoint.study.published.cells import measured_seconds
 from ridgepoint.study.published.table import Floats
 
 __all__ = ["fitted_roofline", "roofline"]

@@ -10,8 +10,9 @@ import numpy as np
 from ridgepoint.hardware import Fit, Transfer
 from ridgepoint.prediction.physics.device import Device
 from ridgepoint.prediction.physics.parameters import Parameters
-from ridgepoint.study.fitting.held_out import Cell, cells, fit_rows, fold_of, measured_seconds, out_of_sample
+from ridgepoint.study.fitting.held_out import fit_rows, fold_of, out_of_sample
 from ridgepoint.study.fitting.widths import fit_spread, robust_sigma
+from ridgepoint.study.published.cells import Cell, cells, measured_seconds
 from ridgepoint.study.published.kind import Kind
 from ridgepoint.study.published.spelling import our_dtypes
 from ridgepoint.study.published.table import Floats, Table
@@ -22,8 +23,8 @@ Group = tuple[str, str, str]
 """gpu, dtype, and the variant where variants are operators of their own."""
 _PULL = 4.0
 """How many rows the parameters that all stacks share count for, in the fit of one of them."""
-_POOLED_ROWS = 1200
-_EVALUATIONS = 30
+_POOLED_ROWS = 800
+_EVALUATIONS = 18
 _FOLDS = 4
 
 
@@ -72,10 +73,12 @@ def fit_group(kind: Kind, table: Table, key: Group, device_named: Callable[[str]
         _shared(kind, device, dtype, everything.take(fold != turn), shared) if (fold != turn).any() else shared
         for turn in range(_FOLDS)
     ]
-    out = []
+    out, start = [], 0
     for cell, rows in group.items():
         p = fit_rows(kind, device, dtype, rows, shared, _PULL, _EVALUATIONS)
-        unseen = out_of_sample(kind, device, dtype, rows, _FOLDS, priors, _PULL, _EVALUATIONS)
+        mine = fold[start : start + len(rows)]
+        start += len(rows)
+        unseen = out_of_sample(kind, device, dtype, rows, _FOLDS, priors, _PULL, _EVALUATIONS, mine)
         out.append(FittedCell(kind, cell, device, rows, p, unseen))
     if len({cell[2] for cell in group}) > 1:
         out.append(_pooled_cell(kind, device, (gpu, dtype, "", "", variant), group, shared))
@@ -140,8 +143,9 @@ def transfers_of(fitted: Sequence[FittedCell]) -> list[Transfer]:
             if step:
                 seen.setdefault((source.kind.name, step), []).append(_added(source, other))
     return [
-        Transfer(operator=operator, step=step, sigma=round(float(np.median(sigmas)), 4), pairs=len(sigmas))
+        Transfer(operator=operator, step=step, sigma=round(float(np.nanmedian(sigmas)), 4), pairs=len(sigmas))
         for (operator, step), sigmas in sorted(seen.items())
+        if np.isfinite(sigmas).any()
     ]
 
 

@@ -1,7 +1,7 @@
 """Predictions of rows that a fit did not see: whole shapes are left out together, in turns."""
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -9,36 +9,21 @@ import numpy.typing as npt
 from ridgepoint.prediction.physics.device import Device
 from ridgepoint.prediction.physics.parameters import Parameters
 from ridgepoint.study.fitting.robust import fit_parameters
+from ridgepoint.study.published.cells import measured_seconds
 from ridgepoint.study.published.kind import Kind
 from ridgepoint.study.published.table import Floats, Table, Texts
 
-__all__ = ["Cell", "cells", "fit_rows", "fold_of", "measured_seconds", "out_of_sample"]
-
-Cell = tuple[str, str, str, str, str]
-"""What has parameters of its own: gpu, dtype, framework, version, variant."""
-
-
-def measured_seconds(table: Table) -> Floats:
-    """The column that every table of operators has, in seconds."""
-    return table.number("latency_us") * 1e-6
-
-
-def cells(kind: Kind, table: Table, dtypes: Callable[[Texts], Texts]) -> Mapping[Cell, Table]:
-    """Usable rows by cell, in the order of their first rows; `dtypes` spells dtypes as this package does."""
-    table = table.take(kind.usable(table))
-    columns = (
-        table.text("gpu"), dtypes(table.text("dtype")), table.text("framework"), table.text("version"),
-        kind.variant(table),
-    )  # fmt: skip
-    rows: dict[Cell, list[int]] = {}
-    for i, key in enumerate(zip(*(map(str, column) for column in columns), strict=True)):
-        rows.setdefault(key, []).append(i)  # type: ignore[arg-type]
-    return {key: table.take(index) for key, index in rows.items()}
+__all__ = ["fit_rows", "fold_of", "out_of_sample"]
 
 
 def fold_of(shapes: Texts, folds: int) -> npt.NDArray[np.int64]:
-    """In which turn each shape is left out: by a checksum of its name, so that the same shape is always out together."""
-    return np.array([zlib.crc32(str(shape).encode()) % folds for shape in shapes], dtype=np.int64)
+    """In which turn each row is left out: shapes in the order of a checksum of their names take turns, so that every turn
+    has some and the same shape is always out together. Of a single shape, rows take turns."""
+    names = sorted(set(map(str, shapes)), key=lambda name: (zlib.crc32(name.encode()), name))
+    if len(names) == 1:
+        return np.arange(len(shapes)) % folds
+    turn = {name: i % folds for i, name in enumerate(names)}
+    return np.array([turn[str(shape)] for shape in shapes], dtype=np.int64)
 
 
 def fit_rows(
@@ -54,15 +39,15 @@ def fit_rows(
 
 def out_of_sample(
     kind: Kind, device: Device, dtype: str, table: Table, folds: int = 4, prior: Sequence[Parameters] = (),
-    pull: float = 0.0, evaluations: int = 60,
+    pull: float = 0.0, evaluations: int = 60, fold: npt.NDArray[np.int64] | None = None,
 ) -> Floats:  # fmt: skip
-    """Predicted seconds of each row by parameters fitted without any row of its shape (leave-shape-out).
+    """Predicted seconds of each row by parameters fitted without any row of its fold (leave-shape-out: `fold_of`).
 
-    `prior`: one for each turn, fitted without the shapes that are left out in it.
+    `prior`: one for each turn, fitted without the rows that are left out in it. NaN where nothing else is left to fit.
     """
-    fold = fold_of(kind.shape(table), folds)
+    fold = fold_of(kind.shape(table), folds) if fold is None else fold
     out = np.full(len(table), np.nan)
-    for turn in range(folds):
+    for turn in sorted(set(fold.tolist())):
         seen, unseen = fold != turn, fold == turn
         if unseen.any() and seen.any():
             drawn = prior[turn] if prior else None

@@ -12,13 +12,14 @@ from ridgepoint.hardware import Fit, Transfer
 from ridgepoint.prediction.physics.device import Device
 from ridgepoint.prediction.physics.found import Found, Stack, find_fit
 from ridgepoint.prediction.physics.optime import PhysicalTime
-from ridgepoint.prediction.physics.parameters import read_parameters
+from ridgepoint.prediction.physics.parameters import parameters_of, read_parameters
 from ridgepoint.prediction.physics.power import LimitParameters, idle_power, limited_job
 from ridgepoint.prediction.physics.spread import Z80, spread_sigma
 from ridgepoint.study.fitting.classes import FittedCell
-from ridgepoint.study.fitting.held_out import Cell, cells, fold_of
+from ridgepoint.study.fitting.held_out import fold_of
 from ridgepoint.study.fitting.robust import fit_parameters
 from ridgepoint.study.fitting.widths import fit_spread, robust_sigma
+from ridgepoint.study.published.cells import Cell, cells
 from ridgepoint.study.published.kind import Kind
 from ridgepoint.study.published.power import (
     JobRows,
@@ -43,10 +44,14 @@ POWER, JOBS = "power", "power_limit"
 """Names of the two in architecture files: power of kernels, and jobs under a power limit."""
 _ANY = ""
 """Dtype and variant of what all kernels of a class share."""
-_PULL = 6.0
+_LOOPS = (2000.0, 12000.0)
+"""Executions in a loop from which fits start."""
+_LOWEST, _HIGHEST = 0.02, 0.95
+"""Quantiles of readings: of kernels so short that nothing but rest is seen, and of those that the limit holds."""
+_PULL = 2.0
 """How many rows the parameters that all cells share count for, in the fit of one of them."""
-_SHARED_ROWS = 60
-"""Of each cell, in the fit of what all share."""
+_OF_DEVICE = ("idle_share", "limit_share")
+"""Parameters that no kernel or framework changes."""
 _FOLDS, _EVALUATIONS = 4, 50
 _FEW = 8
 """Rows below which a cell takes what all share."""
@@ -97,20 +102,53 @@ def fit_power(
 ) -> tuple[list[FittedPower], ReadingParameters | None]:
     """All cells with readings, by the time models that `fitted` found, and what they share; ([], None) without any.
 
-    What all share is fitted first and then draws each cell's parameters towards itself, so that few rows do not decide.
+    Idle power and the limit, which are the device's whatever it runs, are read off the lowest and highest readings. Each
+    cell is fitted alone first; what all share is the median of each parameter, and draws the final fits towards it.
     """
     readings = [r for cell in fitted if cell.cell[2] for r in _readings(cell)]
     if not readings:
         return [], None
-    shared = _fit([_sampled(r) for r in readings], None)
-    out = []
-    for r in readings:
+    ends, alone = _ends(readings), dict[int, ReadingParameters]()
+    for i, r in enumerate(readings):
         progress(" ".join((POWER, r.kind.name, *filter(None, r.cell))))
-        few = len(r.table) < _FEW
-        p = shared if few else _fit([r], shared)
-        unseen = power_reading(r.device, shared, r.unseen) if few else _out_of_sample(r, shared)
+        if len(r.table) >= _FEW:
+            alone[i] = _alone(r, ends)
+    shared, out = _median([(len(readings[i].table), p) for i, p in alone.items()]) if alone else ends, []
+    for i, r in enumerate(readings):
+        progress(" ".join((POWER, r.kind.name, *filter(None, r.cell))))
+        p = _fit(r, shared, alone[i]) if i in alone else shared
+        unseen = _out_of_sample(r, shared, p) if i in alone else power_reading(r.device, shared, r.unseen)
         out.append(FittedPower(r.kind, r.cell, r.device, r.table, r.case, p, unseen))
     return out, shared
+
+
+def _ends(readings: Sequence[_Readings]) -> ReadingParameters:
+    """Where a fit starts: idle power and limit read off the ends of all readings together, each in its share of TDP."""
+    idle = np.concatenate([r.table.number("power_w") / _idle_unit(r.device) for r in readings])
+    limit = np.concatenate([r.table.number("power_w") / r.device.tdp_w for r in readings])
+    bounds = {p.name: p for p in parameters_of(ReadingParameters)}
+    low, high = bounds["idle_share"], bounds["limit_share"]
+    return ReadingParameters(
+        idle_share=float(np.clip(np.quantile(idle, _LOWEST), low.low, low.high)),
+        limit_share=float(np.clip(np.quantile(limit, _HIGHEST), high.low, high.high)),
+    )
+
+
+def _idle_unit(device: Device) -> float:
+    return idle_power(device, ReadingParameters(idle_share=0.1)) / 0.1
+
+
+def _weighted(pairs: Sequence[tuple[int, float]]) -> float:
+    """The median of values that count as often as they say."""
+    rows, values = np.array([n for n, _ in pairs]), np.array([value for _, value in pairs])
+    order = np.argsort(values)
+    return float(values[order][np.searchsorted(np.cumsum(rows[order]), 0.5 * rows.sum())])
+
+
+def _median(alone: Sequence[tuple[int, ReadingParameters]]) -> ReadingParameters:
+    """The median of each parameter, every fit counting as often as it has rows."""
+    names = [p.name for p in parameters_of(ReadingParameters)]
+    return ReadingParameters(**{name: _weighted([(n, float(getattr(p, name))) for n, p in alone]) for name in names})
 
 
 def _readings(cell: FittedCell) -> Iterator[_Readings]:
@@ -138,29 +176,32 @@ def _time_of(time: PhysicalTime, rows: np.ndarray) -> PhysicalTime:
     return PhysicalTime(*(np.broadcast_to(np.asarray(x), whole.shape)[rows] for x in parts))
 
 
-def _sampled(r: _Readings) -> _Readings:
-    return _some(r, np.arange(0, len(r.table), max(1, len(r.table) // _SHARED_ROWS)))
+def _alone(r: _Readings, ends: ReadingParameters) -> ReadingParameters:
+    """The better of fits that start from short and from long loops: which they were is what decides the rest."""
+    fits = [_fit(r, ends, msgspec.structs.replace(ends, runs=runs), pull=0.0) for runs in _LOOPS]
+    return min(fits, key=lambda p: _miss(r, p))
 
 
-def _fit(readings: Sequence[_Readings], prior: ReadingParameters | None) -> ReadingParameters:
+def _miss(r: _Readings, p: ReadingParameters) -> float:
+    return float(np.abs(np.log(r.table.number("power_w") / power_reading(r.device, p, r.case))).mean())
+
+
+def _fit(r: _Readings, towards: ReadingParameters, start: ReadingParameters, pull: float = _PULL) -> ReadingParameters:
     """Parameters fitted to these rows; a stall is fitted only where rows stall."""
-    measured = np.concatenate([r.table.number("power_w") for r in readings])
-    stalls = any(r.case.stalled.any() for r in readings)
+    stays = (*_OF_DEVICE, *(() if r.case.stalled.any() else ("stall_s",)))
     return fit_parameters(
-        ReadingParameters,
-        lambda p: np.concatenate([power_reading(r.device, p, r.case) for r in readings]),
-        measured, prior=prior, pull=_PULL if prior else 0.0, evaluations=_EVALUATIONS,
-        fixed={} if stalls else {"stall_s": (prior or ReadingParameters()).stall_s},
+        ReadingParameters, lambda p: power_reading(r.device, p, r.case), r.table.number("power_w"), start=start,
+        prior=towards, pull=pull, evaluations=_EVALUATIONS, fixed={name: float(getattr(towards, name)) for name in stays},
     )  # fmt: skip
 
 
-def _out_of_sample(r: _Readings, shared: ReadingParameters) -> Floats:
+def _out_of_sample(r: _Readings, shared: ReadingParameters, start: ReadingParameters) -> Floats:
     fold = fold_of(r.kind.shape(r.table), _FOLDS)
     out = np.full(len(r.table), np.nan)
     for turn in range(_FOLDS):
         seen, unseen = np.flatnonzero(fold != turn), np.flatnonzero(fold == turn)
         if len(unseen) and len(seen):
-            p = _fit([_some(r, seen)], shared)
+            p = _fit(_some(r, seen), shared, start)
             out[unseen] = power_reading(r.device, p, _some(r, unseen).unseen)
     return out
 

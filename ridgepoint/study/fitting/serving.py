@@ -12,22 +12,25 @@ from ridgepoint.errors import BadInput, RidgeError
 from ridgepoint.hardware import Fit, Transfer, load_arch, save_arch
 from ridgepoint.prediction.physics.spread import Z80
 from ridgepoint.prediction.serving import Served, Steps, closed_loop
+from ridgepoint.prediction.serving_open import open_loop
 from ridgepoint.prediction.serving_parameters import ServingParameters
+from ridgepoint.prediction.serving_steps import steps_of
 from ridgepoint.quantity import Array
 from ridgepoint.study.fitting.robust import fit_parameters
 from ridgepoint.study.fitting.widths import robust_sigma
+from ridgepoint.study.published.systems_requests import RequestRun, request_runs
 from ridgepoint.study.published.systems_serving import serving_runs
+from ridgepoint.study.published.systems_settled import Configuration, configurations
 from ridgepoint.study.published.table import Floats, Table
-from ridgepoint.study.scoring_systems import Configuration, configurations
+from ridgepoint.study.serving_fits import serving_fit
 
-__all__ = ["FittedServing", "add_serving", "fit_serving", "remembered"]
+__all__ = ["FittedServing", "add_serving", "fit_serving", "held_out_lines", "remembered", "transfers_of_requests"]
 
 _TTFT_WEIGHT = 0.25
 """Of a TTFT beside a TPOT: it is the mean of few first tokens, and the protocol decides it as much as the server."""
 _PULL = 3.0
 """Rows that the start of each parameter counts for: one model's layers and steps are not told apart by its own rows."""
 _SIGMAS = ("tpot_sigma", "ttft_sigma", "ttft_busy_sigma")
-_BUSY = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class FittedServing:
     file: str
     unseen: Mapping[str, Floats] = field(repr=False)
     """Log errors by metric of every row and turn; `front_end` beside them."""
+    turns: tuple[str, ...] = ()
+    """What each of these errors' turn had left out."""
 
     @property
     def rows(self) -> int:
@@ -114,7 +119,20 @@ class _Rows:
         measured = np.concatenate([tpot[rows[0]], ttft[rows[1]]])
         start = ServingParameters()
         fixed = {name: getattr(start, name) for name in _SIGMAS}
-        return fit_parameters(ServingParameters, both, measured, fixed=fixed, weights=weights, prior=start, pull=_PULL)
+
+        def fitted(more: Mapping[str, float]) -> ServingParameters:
+            return fit_parameters(
+                ServingParameters, both, measured, fixed={**fixed, **more}, weights=weights, prior=start, pull=_PULL
+            )
+
+        found, slowest = fitted({}), self.slowest_token_s()
+        return found if found.token_s <= slowest else fitted({"token_s": slowest})
+
+    def slowest_token_s(self) -> float:
+        """What the front end takes for a token at most: it handed out as many a second as the fastest server made."""
+        loads = [(run.users * run.osl, run.osl) for one, _ in self.members for run in one.runs]
+        tokens, osl = (np.array(x) for x in zip(*loads, strict=True))
+        return float(np.nanmin((self.measured("ttft") + (osl - 1) * self.measured("tpot")) / tokens))
 
 
 def _columns(served: Sequence[Served]) -> tuple[Floats, Floats]:
@@ -127,30 +145,31 @@ def _columns(served: Sequence[Served]) -> tuple[Floats, Floats]:
 def _fitted(members: tuple[Configuration, ...], file: str, steps_for: StepsFor) -> FittedServing:
     every = _Rows([(one, remembered(steps_for(one))) for one in members])
     unseen: dict[str, list[Floats]] = {"tpot": [], "ttft": [], "front_end": []}
-    for seen, left_out in _turns(every):
+    names: list[str] = []
+    for name, seen, left_out in _turns(every):
         served = left_out.predicted(seen.fit())
+        names += [name] * sum(len(one.runs) for one, _ in left_out.members)
         for metric, predicted in zip(("tpot", "ttft"), _columns(served), strict=True):
             unseen[metric].append(np.log(left_out.measured(metric) / predicted))
         unseen["front_end"].append(np.concatenate([np.asarray(x.front_end, float) for x in served]))
     errors = {name: np.concatenate(parts) for name, parts in unseen.items()}
     parameters = msgspec.structs.replace(every.fit(), **_sigmas(errors))
-    return FittedServing(members, parameters, file, errors)
+    return FittedServing(members, parameters, file, errors, tuple(names))
 
 
-def _turns(every: _Rows) -> Iterator[tuple[_Rows, _Rows]]:
+def _turns(every: _Rows) -> Iterator[tuple[str, _Rows, _Rows]]:
     """Each split of devices is left out once, then each pair of prompt and answer lengths."""
     if len(every.members) > 1:
-        for number in range(len(every.members)):
-            yield (
-                _Rows([x for i, x in enumerate(every.members) if i != number]),
-                _Rows([every.members[number]]),
-            )
+        for number, (one, _) in enumerate(every.members):
+            rest = [x for i, x in enumerate(every.members) if i != number]
+            yield str(one.plan.parallel) or "1 device", _Rows(rest), _Rows([every.members[number]])
     lengths = sorted({(run.isl, run.osl) for one, _ in every.members for run in one.runs})
-    for pair in lengths if len(lengths) > 1 else ():
-        yield (
-            _taken(every, lambda run, pair=pair: (run.isl, run.osl) != pair),
-            _taken(every, lambda run, pair=pair: (run.isl, run.osl) == pair),
-        )
+    for isl, osl in lengths if len(lengths) > 1 else ():
+        apart = [
+            _taken(every, lambda run, pair=(isl, osl), out=out: ((run.isl, run.osl) == pair) == out)
+            for out in (False, True)
+        ]
+        yield f"{isl:g} in, {osl:g} out", apart[0], apart[1]
 
 
 def _taken(every: _Rows, keep: Callable[..., bool]) -> _Rows:
@@ -165,43 +184,111 @@ def _taken(every: _Rows, keep: Callable[..., bool]) -> _Rows:
 
 
 def _sigmas(errors: Mapping[str, Floats]) -> dict[str, float]:
-    """Widths that hold 80 % of the errors; of TTFT one for an idle and one for a busy front end, mixed by its load."""
-    busy = errors["front_end"]
-    idle = robust_sigma(errors["ttft"][busy < _BUSY])
-    of_busy = busy >= _BUSY
-    excess = (np.abs(errors["ttft"][of_busy]) / Z80 - idle * (1 - busy[of_busy])) / busy[of_busy]
-    widest = float(np.nanquantile(excess, 0.8)) if of_busy.any() else 2 * idle
+    """Widths that hold 80 % of the errors; of TTFT one for an idle and one for a busy front end, mixed by the square of its
+    load, since delays of a queue grow late and fast."""
+    busy, size = np.square(errors["front_end"]), np.abs(errors["ttft"]) / Z80
+    loaded, idle, widest = busy >= _BUSY, 0.0, 0.0
+    for _ in range(8):  # each width given the other
+        idle = max(_covering((size - widest * busy)[~loaded] / (1 - busy[~loaded])), 0.01)
+        widest = min(max(_covering((size - idle * (1 - busy))[loaded] / busy[loaded]), idle), 1.5)
     found = {"tpot_sigma": robust_sigma(errors["tpot"]), "ttft_sigma": idle, "ttft_busy_sigma": max(widest, idle)}
     return {name: float(np.clip(value, 0.01, 1.5)) for name, value in found.items()}
 
 
+def _covering(widths: Floats) -> float:
+    """The width that 80 % of those needed do not exceed; 0 where there are none."""
+    good = widths[np.isfinite(widths)]
+    return float(np.quantile(good, 0.8)) if len(good) else 0.0
+
+
+_BUSY = 0.25
+"""Square of the load from which a front end counts as busy."""
+
+
+def held_out_lines(one: FittedServing) -> list[dict[str, object]]:
+    """Errors of what a fit had not seen, for each group left out and all together, by metric."""
+    turns, out = np.array(one.turns), []
+    for metric in ("tpot", "ttft"):
+        ratio = np.exp(-one.unseen[metric])
+        for name in ("all", *dict.fromkeys(one.turns)):
+            rows = np.isfinite(ratio) & ((turns == name) | (name == "all"))
+            ape = np.abs(ratio[rows] - 1)
+            figures = {
+                "median_ape": np.median(ape), "mape": ape.mean(), "p90_ape": np.quantile(ape, 0.9),
+                "bias": np.median(ratio[rows]),
+            }  # fmt: skip
+            first = one.members[0].runs[0]
+            out.append(
+                {"file": one.file, "metric": metric, "gpu": first.gpu, "framework": first.framework, "version": first.version,
+                 "left_out": name, "n": int(rows.sum()), **{k: round(float(v), 4) for k, v in figures.items()}}
+            )  # fmt: skip
+    return out
+
+
+def transfers_of_requests(fitted: FittedServing, requests: Table | None = None) -> list[Transfer]:
+    """How far off the parameters are one step away from where they were fitted.
+
+    Class and stack are seen in runs of requests: the median error of TPOT of each run, as what half of such errors exceed;
+    both share its variance, since no run takes one alone. No step is taken to add less than the error that configurations
+    have which the fit had not seen; where nothing was seen (`pairs` 0) that is the figure.
+    """
+    runs = [] if requests is None else [run for run in request_runs(requests) if isinstance(run, RequestRun)]
+    seen = ("class", "framework")
+    errors = [error for run in runs for steps, error in [_error_of(run)] if set(seen) <= set(steps)]
+    sigma = float(np.median(errors)) / _HALF_OF_A_NORMAL / float(np.sqrt(len(seen))) if errors else 0.0
+    least = fitted.parameters.tpot_sigma
+    return [
+        Transfer(
+            operator="serving", step=step, sigma=round(max(sigma if step in seen else 0.0, least), 4),
+            pairs=len(errors) if step in seen else 0,
+        )
+        for step in ("gpu", "version", "framework", "class")
+    ]  # fmt: skip
+
+
+def _error_of(run: RequestRun) -> tuple[tuple[str, ...], float]:
+    """What lies between the fit and the run, and the size of the median log error of its TPOT."""
+    p, found = serving_fit(run.target, run.framework, run.version)
+    served = open_loop(steps_of(run.plan, run.target), run.requests, run.engine, p)
+    measured = run.table.number("tpot_ms") * 1e-3
+    good = np.isfinite(measured) & (measured > 0)
+    return found.steps, abs(float(np.median(np.log(measured[good] / served.tpot_s[good]))))
+
+
+_HALF_OF_A_NORMAL = 0.6745
+"""Standard deviations that half of a normal distribution exceeds."""
+
+
 def add_serving(
-    table: Table,
-    folder: Path,
-    today: date,
-    transfers: Sequence[Transfer] = (),
-    steps_for: StepsFor = lambda one: one.steps,
+    table: Table, folder: Path, today: date, requests: Table | None = None, steps_for: StepsFor = lambda one: one.steps
 ) -> list[FittedServing]:
     """Fit the table's servers and write them into the files of their classes in `folder`, beside the fits that are there;
-    BadInput where a machine has no class. Run it after the operators' fits: servers are predicted with them."""
+    BadInput where a machine has no class. Run it after the operators' fits: servers are predicted with them.
+
+    `requests`: measured runs on other machines and stacks, which say how far the parameters carry.
+    """
     fitted = fit_serving(table, steps_for)
     for name in dict.fromkeys(one.members[0].target.arch for one in fitted):
         if not name:
             raise BadInput(
                 f"{table.path.name}: its machines were calibrated themselves; a server's fit needs datasheet targets"
             )
-        arch = load_arch(name)
-        own = tuple(one.fit(today) for one in fitted if one.members[0].target.arch == name)
-        kept = tuple(fit for fit in arch.fits if fit.operator != "serving")
-        known = tuple(x for x in arch.transfers if x.operator != "serving")
+        own = [one for one in fitted if one.members[0].target.arch == name]
         source = f"published measurements, normalised; {len(table)} rows"
-        save_arch(
-            msgspec.structs.replace(
-                arch,
-                fits=(*kept, *own),
-                transfers=(*known, *transfers),
-                sources={**arch.sources, table.path.name: source},
-            ),
-            folder,
-        )
+        _written(name, folder, [one.fit(today) for one in own], [], {table.path.name: source})
+        _written(name, folder, [one.fit(today) for one in own], transfers_of_requests(own[0], requests), {})
     return fitted
+
+
+def _written(
+    name: str, folder: Path, fits: Sequence[Fit], transfers: Sequence[Transfer], sources: Mapping[str, str]
+) -> None:
+    arch = load_arch(name)
+    kept = tuple(fit for fit in arch.fits if fit.operator != "serving")
+    known = tuple(x for x in arch.transfers if x.operator != "serving")
+    save_arch(
+        msgspec.structs.replace(
+            arch, fits=(*kept, *fits), transfers=(*known, *transfers), sources={**arch.sources, **sources}
+        ),
+        folder,
+    )
