@@ -22,6 +22,8 @@ from ridgepoint.hardware.arch import ARCH_SCHEMA
 from ridgepoint.prediction.physics.parameters import read_parameters
 from ridgepoint.study.fitting.baselines import fitted_roofline, roofline
 from ridgepoint.study.fitting.classes import FittedCell, fit_group, fits_of, groups_of, transfers_of
+from ridgepoint.study.fitting.power import FittedPower, fit_power, jobs_fits, power_fits, power_transfers
+from ridgepoint.study.fitting.serving import add_serving, held_out_lines
 from ridgepoint.study.published.cells import cells, measured_seconds
 from ridgepoint.study.published.registry import kind_of
 from ridgepoint.study.published.spelling import our_dtypes
@@ -122,12 +124,11 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where the CSV files are, with their README.md")
     parser.add_argument("--files", nargs="*", default=FILES)
     parser.add_argument("--gpus", nargs="*", default=(), help="names of the gpu column; default: all")
-    parser.add_argument("--transfers", action="store_true", help="fit nothing; measure what parameters lose elsewhere")
+    parser.add_argument("--only", choices=("transfers", "power", "serving"), help="what builds on the operators' fits")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
-    if arguments.transfers:
-        write_transfers([read_table(arguments.folder / name) for name in arguments.files])
-        return 0
+    if arguments.only:
+        return _afterwards(arguments.only, arguments.folder)
     tables = {path: read_table(path) for path in (arguments.folder / name for name in arguments.files)}
     tasks: list[Task] = [
         (path, key)
@@ -143,14 +144,23 @@ def main() -> int:
             kind = kind_of(tables[task[0]])
             fitted += [FittedCell(kind, cell, device, table, p, unseen) for _, cell, device, table, p, unseen in rows]
             bar.update(line, advance=1, description=" ".join((task[0].name, *task[1]))[:60])
-    sources = {
-        t.path.name: f"{_FROM}; sha256 {hashlib.sha256(t.path.read_bytes()).hexdigest()[:16]}; {len(t)} rows"
-        for t in tables.values()
-    }
+    sources = _sources(list(tables.values()))
     with (OUT.parent / ".fitting").open("w") as lock:  # runs on other files may end at the same moment
         fcntl.flock(lock, fcntl.LOCK_EX)
         write(fitted, sources)
         record(fitted, sources)
+    return 0
+
+
+def _afterwards(what: str, folder: Path) -> int:
+    if what == "serving":
+        write_serving(read_table(folder / "e2e_serving_silicon.csv"), read_table(folder / "e2e_serving_requests.csv"))
+        return 0
+    tables = [read_table(folder / name) for name in FILES]
+    if what == "transfers":
+        write_transfers(tables)
+    else:
+        write_power(tables, read_table(folder / "energy.csv"))
     return 0
 
 
@@ -181,16 +191,72 @@ def _before(name: str) -> Arch | None:
 def write_transfers(tables: Sequence[Table]) -> None:
     """How far off each cell's stored parameters are on the rows of cells one step away: into every class's file."""
     fitted = [cell for table in tables for cell in _stored(table)]
-    everywhere = transfers_of(fitted)
+    everywhere, operators = transfers_of(fitted), {cell.kind.name for cell in fitted}
     for name in CLASSES:
         before = _before(name)
         if before is not None:
             own = transfers_of([cell for cell in fitted if cell.device.arch == name])
-            after = msgspec.structs.replace(before, transfers=tuple(_transfers(own, everywhere)))
+            kept = [t for t in before.transfers if t.operator not in operators]
+            after = msgspec.structs.replace(before, transfers=(*kept, *_transfers(own, everywhere)))
             print(save_arch(after, OUT).relative_to(ROOT), len(after.transfers), "transfers")
 
 
-def _stored(table: Table) -> list[FittedCell]:
+def write_power(tables: Sequence[Table], jobs: Table) -> None:
+    """Power of kernels, by the stored times of the tables that have readings, and of jobs under power limits."""
+    fitted, shared = fit_power([c for t in tables if t.has("power_w") for c in _stored(t, rows_each=10**9)])
+    today, sources = datetime.now(UTC).date(), _sources([*tables, jobs])
+    new: dict[str, list[Fit]] = {}
+    if shared is not None:
+        new[fitted[0].device.arch] = list(power_fits(fitted, shared, today))
+    for device, fit in jobs_fits(jobs, today):
+        new.setdefault(device.arch, []).append(fit)
+    steps = power_transfers(fitted)
+    for name in CLASSES:
+        before = load_arch(name)
+        fits = new.get(name, [])
+        operators = {fit.operator for fit in fits}
+        kept = tuple(fit for fit in before.fits if fit.operator not in operators)
+        others = tuple(t for t in before.transfers if t.operator != "power")
+        known = {**before.sources, **{f: sources[f] for fit in fits for f in fit.files}}
+        after = msgspec.structs.replace(before, fits=(*kept, *fits), transfers=(*others, *steps), sources=known)
+        print(save_arch(after, OUT).relative_to(ROOT), len(fits), "fits of power")
+    _record_power(fitted)
+
+
+def _record_power(fitted: Sequence[FittedPower]) -> None:
+    rows = []
+    for one in fitted:
+        gpu, dtype, framework, version, _ = one.cell
+        ape = np.abs(np.exp(-one.log_errors) - 1)
+        ape = ape[np.isfinite(ape)]
+        values = (np.median(ape), ape.mean(), np.quantile(ape, 0.9))
+        rows.append(dict(zip(("file", "gpu", "dtype", "framework", "version", "variant", "n", "median_ape", "mape", "p90_ape"),
+                             (one.table.path.name, gpu, dtype, framework, version, one.variant, len(ape),
+                              *(round(float(x), 4) for x in values)), strict=True)))  # fmt: skip
+    path = RECORD.with_name("held-out-power.json")
+    path.write_text(
+        json.dumps({"schema": 1, "protocol": "leave-shape-out", "rows": rows}, indent=1) + "\n", encoding="utf-8"
+    )
+    print(path.relative_to(ROOT), len(rows), "rows")
+
+
+def write_serving(silicon: Table, requests: Table) -> None:
+    """A loaded server's host, by the stored times of its kernels."""
+    fitted = add_serving(silicon, OUT, datetime.now(UTC).date(), requests=requests)
+    rows = [line for one in fitted for line in held_out_lines(one)]
+    path = RECORD.with_name("held-out-serving.json")
+    path.write_text(json.dumps({"schema": 1, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    print(path.relative_to(ROOT), len(rows), "rows")
+
+
+def _sources(tables: Sequence[Table]) -> dict[str, str]:
+    return {
+        t.path.name: f"{_FROM}; sha256 {hashlib.sha256(t.path.read_bytes()).hexdigest()[:16]}; {len(t)} rows"
+        for t in tables
+    }
+
+
+def _stored(table: Table, rows_each: int = 0) -> list[FittedCell]:
     """Cells with the parameters that their class's file has for them, on a sample of their rows."""
     kind, out = kind_of(table), []
     for cell, rows in cells(kind, table, our_dtypes).items():
@@ -199,7 +265,7 @@ def _stored(table: Table) -> list[FittedCell]:
         for fit in load_arch(device.arch).of(kind.name):
             if (fit.dtype, fit.framework, fit.version, fit.variant) == (dtype, framework, version, variant):
                 p = read_parameters(kind.model, fit.values, device.arch)
-                some = rows.take(list(range(0, len(rows), max(1, len(rows) // _SAMPLE))))
+                some = rows.take(list(range(0, len(rows), max(1, len(rows) // (rows_each or _SAMPLE)))))
                 seconds = np.asarray(kind.seconds(device, p, dtype, some).seconds)
                 out.append(FittedCell(kind, cell, device, some, p, seconds))
                 break

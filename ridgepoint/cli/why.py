@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,6 +63,39 @@ def why(
         if assert_ or report:
             raise BadInput("machines that are not at hand are predicted, not measured: leave --assert and --report out")
         return why_on_paper(model, bet, options.names("--on", on), batches, phase, isl, common, elsewhere, as_json)
+    settings = _Settings(threads, device, on, seconds, points == "all", predict_only, report, as_json)
+    asked = _Text(text, protocol, windows, seed)
+    return _measured(model, bet, batches, phase, isl, common, asked, settings, assertion)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How a bet is measured and shown."""
+
+    threads: int
+    device: str
+    on: str
+    seconds: float
+    every_point: bool
+    predict_only: bool
+    report: Path | None
+    as_json: bool
+
+
+@dataclass(frozen=True)
+class _Text:
+    """On which text accuracy is measured."""
+
+    path: Path | None
+    protocol: str
+    windows: int
+    seed: int
+
+
+def _measured(
+    model: str, bet: str, batches: tuple[int, ...], phase: str, isl: int, common: str, asked: _Text, settings: _Settings,
+    assertion: tuple[int | None, str, float] | None,
+) -> int:  # fmt: skip
     from ridgepoint.measurement.memory import room_bytes
     from ridgepoint.measurement.text import check_text
     from ridgepoint.store import Store, default_path
@@ -71,26 +105,27 @@ def why(
     from ridgepoint.study.why import Effort, misfit_on_paper, stored_bet
     from ridgepoint.study.why import why as settle_question
 
-    check_text(text, protocol)
-    asked = Text(str(text or ""), protocol, windows, seed)
+    check_text(asked.path, asked.protocol)
+    text = Text(str(asked.path or ""), asked.protocol, asked.windows, asked.seed)
     question = ask(
-        model, bet, batches=batches, phase=phase, isl=isl, common=common, threads=threads, device=device, on=on
-    )
+        model, bet, batches=batches, phase=phase, isl=isl, common=common, threads=settings.threads,
+        device=settings.device, on=settings.on,
+    )  # fmt: skip
     if assertion is not None and assertion[0] not in (None, *question.grid):
         raise BadInput(f"--assert speaks of batch {assertion[0]}; --batch has {', '.join(map(str, question.grid))}")
-    if report is not None:
-        _check_writable(report)
-    check_accuracy(question, asked)
+    if settings.report is not None:
+        _check_writable(settings.report)
+    check_accuracy(question, text)
     also = (assertion[0],) if assertion is not None and assertion[0] is not None else ()
-    effort = Effort(seconds=seconds, every_point=points == "all", also=also, text=asked)
-    with Store(default_path()) as store, _Watch(quiet=as_json) as watcher:
-        if predict_only:
-            show_unsettled(stored_bet(question, store, provenance())[0], [], as_json)
+    effort = Effort(seconds=settings.seconds, every_point=settings.every_point, also=also, text=text)
+    with Store(default_path()) as store, _Watch(quiet=settings.as_json) as watcher:
+        if settings.predict_only:
+            show_unsettled(stored_bet(question, store, provenance())[0], [], settings.as_json)
             if misfit := misfit_on_paper(question):
                 sys.stderr.write(f"ridge: on paper only: {misfit}\n")
             return 0
-        answer = settle_question(question, store, provenance(), watcher, effort, room_bytes(device))
-    show(answer, as_json, report)
+        answer = settle_question(question, store, provenance(), watcher, effort, room_bytes(settings.device))
+    show(answer, settings.as_json, settings.report)
     return options.INTERRUPTED if not answer.complete else _outcome(answer, assertion)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ridgepoint.errors import BadInput, RidgeError
-from ridgepoint.study.fitting.power import score_power
+from ridgepoint.study.fitting.power import score_jobs, score_power
+from ridgepoint.study.published.power import JOB_COLUMNS
 from ridgepoint.study.published.systems import system_kind
 from ridgepoint.study.published.systems_bench import is_bench_file
 from ridgepoint.study.published.table import read_table
@@ -58,6 +59,8 @@ def _scores(path: Path) -> tuple[int, Sequence["Scored | RidgeError"]]:
         found = list(score_bench(path))
         return sum(len(x.measured) for x in found if isinstance(x, Scored)), found
     table = read_table(path)
+    if table.has(*JOB_COLUMNS) and any("power_limit" in str(note) for note in table.text("notes")):
+        return len(table), list(score_jobs(table))
     if system_kind(table):
         return len(table), list(score_systems(table))
     return len(table), [*score_operators(table), *(score_power(table) if table.has("power_w") else ())]

@@ -21,7 +21,7 @@ class GemmParameters(Parameters, frozen=True, kw_only=True):
     """What kernels of one class, format and software stack reach of the datasheet's rates."""
 
     tensor_share: Annotated[float, within(0.1, 1.0, "of the dense peak: what a tile's inner loop reaches")] = 0.9
-    l2_bytes_per_clock: Annotated[float, within(4, 400, "bytes that L2 hands to an SM in a clock, all SMs asking")] = 70
+    l2_bytes_per_clock: Annotated[float, within(4, 400, "bytes that L2 hands to an SM in a clock, all SMs asking")] = 64
     step_clocks: Annotated[float, within(20, 4000, "clocks of a step along k that nothing else bounds: latency")] = 200
     step_sharpness: Annotated[float, within(1, 8, "exponent joining a step's arithmetic, reads, latency; 1 adds")] = 4
     tile_clocks: Annotated[float, within(20, 2e4, "clocks before and after a tile's loop")] = 200
@@ -36,10 +36,10 @@ class GemmParameters(Parameters, frozen=True, kw_only=True):
         float, within(1e-8, 1e-2, "s, of adding up parts of a product split along k; large: no split")
     ] = 3e-6
     wave_steps: Annotated[float, within(0.01, 1.0, "1: a last wave counts whole; 0: work is spread evenly")] = 0.3
-    resident: Annotated[float, within(0.02, 1.5, "of L2: what of it a loop's operands can stay in")] = 0.9
+    resident: Annotated[float, within(0.02, 1.5, "of L2: what of it a loop's operands can stay in")] = 0.95
     joules_per_flop: Annotated[float, within(1e-14, 5e-12, "J per FLOP that count against the power limit")] = 7e-13
     power_sharpness: Annotated[
-        float, within(2, 8, "exponent joining that limit's time; 8: clocks give way at it alone")
+        float, within(1.5, 8, "exponent joining that limit's time; 8: clocks give way at it alone")
     ] = 5
     quantise_s: Annotated[float, within(1e-9, 5e-4, "s, of the kernels that quantise activations, once")] = 1e-9
     quantise_row_s: Annotated[float, within(1e-13, 1e-7, "s that they take for each row, as of an atomic maximum")] = (

@@ -5,18 +5,22 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 
+from ridgepoint.errors import NotSupported
 from ridgepoint.prediction.physics.device import Device
+from ridgepoint.prediction.physics.found import Found, Stack, find_fit
 from ridgepoint.prediction.physics.optime import PhysicalTime
-from ridgepoint.prediction.physics.parameters import Parameters, within
+from ridgepoint.prediction.physics.parameters import Parameters, parameters_of, read_parameters, within
 from ridgepoint.quantity import Array
 
 __all__ = [
-    "LimitParameters", "PowerParameters", "idle_power", "joules_per_byte", "joules_per_flop", "kernel_energy",
-    "kernel_power", "limited_job", "limited_power",
+    "POWER", "LimitParameters", "PowerParameters", "find_power", "idle_power", "joules_per_byte", "joules_per_flop",
+    "kernel_energy", "kernel_power", "limited_job", "limited_power", "power_parameters",
 ]  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
 
+POWER = "power"
+"""The operator in architecture files; its variants begin with the operator whose kernels drew the power."""
 _BYTES_PER_JOULE = 8e9
 """DRAM bandwidth for each watt of the TDP at which `idle_share` counts as it stands: that of a B200 (8 TB/s, 1000 W)."""
 
@@ -56,6 +60,28 @@ def kernel_power(device: Device, p: PowerParameters, time: PhysicalTime) -> Floa
 def kernel_energy(device: Device, p: PowerParameters, time: PhysicalTime) -> Floats:
     """Joules of one execution, what stands included: power times seconds."""
     return np.asarray(kernel_power(device, p, time) * np.asarray(time.seconds, dtype=np.float64))
+
+
+def find_power(device: Device, operator: str, dtypes: tuple[str, ...], stack: Stack) -> Found:
+    """The nearest fit for kernels of an operator ("gemm"; `stack.variant` is the kernel), else what all kernels share.
+
+    Steps "gpu" and "class" of what is found mean that no power of the device was ever read: "never validated".
+    """
+    variant = "/".join(filter(None, (operator, stack.variant)))
+    try:
+        found = find_fit(device, POWER, dtypes, Stack(stack.framework, stack.version, variant))
+        if found.fit.variant.split("/")[0] == operator:
+            return found
+    except NotSupported:
+        pass
+    return find_fit(device, POWER, ("",), Stack())
+
+
+def power_parameters(found: Found) -> PowerParameters:
+    """What the device draws, of a fit that also holds how it was sampled; raises BadInput where a parameter is missing."""
+    names = {p.name for p in parameters_of(PowerParameters)}
+    values = {name: value for name, value in found.fit.values.items() if name in names}
+    return read_parameters(PowerParameters, values, f"architecture class {found.arch}")
 
 
 def idle_power(device: Device, p: PowerParameters) -> float:

@@ -13,7 +13,7 @@ from ridgepoint.prediction.physics.device import Device
 from ridgepoint.prediction.physics.found import Found, Stack, find_fit
 from ridgepoint.prediction.physics.optime import PhysicalTime
 from ridgepoint.prediction.physics.parameters import parameters_of, read_parameters
-from ridgepoint.prediction.physics.power import LimitParameters, idle_power, limited_job
+from ridgepoint.prediction.physics.power import POWER, LimitParameters, find_power, idle_power, limited_job
 from ridgepoint.prediction.physics.spread import Z80, spread_sigma
 from ridgepoint.study.fitting.classes import FittedCell
 from ridgepoint.study.fitting.held_out import fold_of
@@ -36,12 +36,12 @@ from ridgepoint.study.published.table import Floats, Table
 from ridgepoint.study.scoring import Scored, alike_dtypes, datasheet_device
 
 __all__ = [
-    "JOBS", "POWER", "FittedPower", "fit_jobs", "fit_power", "jobs_fits", "jobs_out_of_sample", "power_fits",
+    "JOBS", "FittedPower", "fit_jobs", "fit_power", "jobs_fits", "jobs_out_of_sample", "power_fits",
     "power_transfers", "score_jobs", "score_power",
 ]  # fmt: skip
 
-POWER, JOBS = "power", "power_limit"
-"""Names of the two in architecture files: power of kernels, and jobs under a power limit."""
+JOBS = "power_limit"
+"""Jobs under a power limit, as an operator in architecture files."""
 _ANY = ""
 """Dtype and variant of what all kernels of a class share."""
 _LOOPS = (2000.0, 12000.0)
@@ -102,8 +102,9 @@ def fit_power(
 ) -> tuple[list[FittedPower], ReadingParameters | None]:
     """All cells with readings, by the time models that `fitted` found, and what they share; ([], None) without any.
 
-    Idle power and the limit, which are the device's whatever it runs, are read off the lowest and highest readings. Each
-    cell is fitted alone first; what all share is the median of each parameter, and draws the final fits towards it.
+    Each cell is fitted alone first; what all share is the median of each parameter, and draws the final fits towards it.
+    Idle power and the limit are the device's whatever it runs, so all cells have the same: the limit is read off the
+    highest readings, and idle power is not above the lowest.
     """
     readings = [r for cell in fitted if cell.cell[2] for r in _readings(cell)]
     if not readings:
@@ -113,7 +114,7 @@ def fit_power(
         progress(" ".join((POWER, r.kind.name, *filter(None, r.cell))))
         if len(r.table) >= _FEW:
             alone[i] = _alone(r, ends)
-    shared, out = _median([(len(readings[i].table), p) for i, p in alone.items()]) if alone else ends, []
+    shared, out = _median([(len(readings[i].table), p) for i, p in alone.items()], ends) if alone else ends, []
     for i, r in enumerate(readings):
         progress(" ".join((POWER, r.kind.name, *filter(None, r.cell))))
         p = _fit(r, shared, alone[i]) if i in alone else shared
@@ -145,10 +146,11 @@ def _weighted(pairs: Sequence[tuple[int, float]]) -> float:
     return float(values[order][np.searchsorted(np.cumsum(rows[order]), 0.5 * rows.sum())])
 
 
-def _median(alone: Sequence[tuple[int, ReadingParameters]]) -> ReadingParameters:
-    """The median of each parameter, every fit counting as often as it has rows."""
+def _median(alone: Sequence[tuple[int, ReadingParameters]], ends: ReadingParameters) -> ReadingParameters:
+    """The median of each parameter, every fit counting as often as it has rows; idle power at most that of `ends`."""
     names = [p.name for p in parameters_of(ReadingParameters)]
-    return ReadingParameters(**{name: _weighted([(n, float(getattr(p, name))) for n, p in alone]) for name in names})
+    values = {name: _weighted([(n, float(getattr(p, name))) for n, p in alone]) for name in names}
+    return ReadingParameters(**{**values, "idle_share": min(values["idle_share"], ends.idle_share)})
 
 
 def _readings(cell: FittedCell) -> Iterator[_Readings]:
@@ -178,7 +180,7 @@ def _time_of(time: PhysicalTime, rows: np.ndarray) -> PhysicalTime:
 
 def _alone(r: _Readings, ends: ReadingParameters) -> ReadingParameters:
     """The better of fits that start from short and from long loops: which they were is what decides the rest."""
-    fits = [_fit(r, ends, msgspec.structs.replace(ends, runs=runs), pull=0.0) for runs in _LOOPS]
+    fits = [_fit(r, ends, msgspec.structs.replace(ends, runs=runs), pull=0.0, kept=("limit_share",)) for runs in _LOOPS]
     return min(fits, key=lambda p: _miss(r, p))
 
 
@@ -186,12 +188,15 @@ def _miss(r: _Readings, p: ReadingParameters) -> float:
     return float(np.abs(np.log(r.table.number("power_w") / power_reading(r.device, p, r.case))).mean())
 
 
-def _fit(r: _Readings, towards: ReadingParameters, start: ReadingParameters, pull: float = _PULL) -> ReadingParameters:
-    """Parameters fitted to these rows; a stall is fitted only where rows stall."""
-    stays = (*_OF_DEVICE, *(() if r.case.stalled.any() else ("stall_s",)))
+def _fit(
+    r: _Readings, towards: ReadingParameters, start: ReadingParameters, pull: float = _PULL,
+    kept: tuple[str, ...] = _OF_DEVICE,
+) -> ReadingParameters:  # fmt: skip
+    """Parameters fitted to these rows, some kept as they are in `towards`; a stall is fitted only where rows stall."""
+    kept = kept if r.case.stalled.any() else (*kept, "stall_s")
     return fit_parameters(
         ReadingParameters, lambda p: power_reading(r.device, p, r.case), r.table.number("power_w"), start=start,
-        prior=towards, pull=pull, evaluations=_EVALUATIONS, fixed={name: float(getattr(towards, name)) for name in stays},
+        prior=towards, pull=pull, evaluations=_EVALUATIONS, fixed={name: float(getattr(towards, name)) for name in kept},
     )  # fmt: skip
 
 
@@ -288,7 +293,7 @@ def _scored(kind: Kind, cell: Cell, device: Device, rows: Table, whole: Table) -
     gpu, dtype, framework, version, variant = cell
     timed = find_fit(device, kind.name, alike_dtypes(dtype), Stack(framework, version, variant))
     times = read_parameters(kind.model, timed.fit.values, f"architecture class {timed.arch}")
-    found = find_fit(device, POWER, (*alike_dtypes(dtype), _ANY), Stack(framework, version, _variant(kind, cell)))
+    found = find_power(device, kind.name, alike_dtypes(dtype), Stack(framework, version, variant))
     p = read_parameters(ReadingParameters, found.fit.values, f"architecture class {found.arch}")
     case = power_case(kind, device, times, dtype, framework, rows, whole)
     watts = power_reading(device, p, case)

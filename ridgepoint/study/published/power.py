@@ -21,7 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class ReadingParameters(PowerParameters):
+class ReadingParameters(PowerParameters, frozen=True, kw_only=True):
     """What a device draws, and the loop in which a benchmark of one framework had it sampled."""
 
     runs: Annotated[float, within(300, 4e4, "executions in a loop, which ends after a second")] = 3000
@@ -64,6 +64,8 @@ SWEEPS: Mapping[tuple[str, str], Sweep] = {
     ("vllm", "moe"): Sweep("tokens", wraps=True),
     ("trtllm", "attention_prefill"): Sweep("batch", falling=True, wraps=True),
     ("vllm", "attention_prefill"): Sweep("batch", falling=True, wraps=True),
+    ("trtllm", "attention_encoder"): Sweep("q_len", wraps=True),
+    ("vllm", "attention_encoder"): Sweep("q_len", wraps=True),
 }
 """By framework and kind, of one collection of tables. Read off the rows: the neighbour along one of the columns, in one of
 the two directions, explains readings of short kernels that their own work does not; vLLM's multiples of 4 follow the
