@@ -7,12 +7,15 @@ python benchmarks/figures.py --check    exit code 1 if the README says anything 
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
 README = ROOT / "README.md"
+DATASHEET = ROOT / "docs" / "datasheet.md"
+_TABLE = re.compile(r"(<!-- held-out -->\n).*?(<!-- /held-out -->)", re.DOTALL)
 _FIGURE = re.compile(r"<!-- figure: ([\w.-]+) -->(.*?)<!-- /figure -->", re.DOTALL)
 
 
@@ -48,6 +51,10 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
             for name in ("import_s", "help_s", "prediction_ms", "report_s")
             if name in record
         }
+    found |= _held_out(records)
+    if record := _read(records, "datasheet.json"):
+        found["sheet.per_s"] = f"{record['configurations_per_s']:,.0f}"
+        found["sheet.single_ms"] = f"{record['single_prediction_ms']:.1f}"
     idle, loaded = _read(records, "linear-load0.json"), _read(records, "linear-load2.json")
     if idle and loaded:
         found |= of_linear(idle["points"], loaded["points"])
@@ -57,6 +64,12 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
 def written(text: str, found: dict[str, str]) -> str:
     """`text` with every known figure in its place."""
     return _FIGURE.sub(lambda m: f"<!-- figure: {m[1]} -->{found.get(m[1], m[2])}<!-- /figure -->", text)
+
+
+def with_table(document: str) -> str:
+    """docs/datasheet.md with the table of held-out errors in its place."""
+    record = _read(RECORDS, "held-out.json")
+    return _TABLE.sub(lambda m: f"{m[1]}{held_out_table(record)}\n{m[2]}", document) if record else document
 
 
 def _read(records: Path, name: str) -> Any:
@@ -185,17 +198,77 @@ def of_linear(idle: list[dict[str, Any]], loaded: list[dict[str, Any]]) -> dict[
     return {"linear.load.measured": _of(len(after), len(loaded)), "linear.load.turned": _of(len(turned), len(clear))}
 
 
+_ORDER = (
+    "gemm", "attention_prefill", "attention_decode", "attention_encoder", "attention_chunked", "moe", "pointwise",
+    "collective",
+)  # fmt: skip
+_FEW_ROWS = 40
+"""Rows of a cell below which its errors are not shown by themselves."""
+
+
+def held_out_table(record: dict[str, Any]) -> str:
+    """A row for each operator, machine and dtype: errors of its stacks from the best to the worst, and the yardsticks."""
+    lines = [
+        "| operator | machine | dtype | rows | median error, by stack | 90th percentile | datasheet roofline | fitted roofline |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[int, str, str], list[dict[str, Any]]] = {}
+    for row in _cells(record["rows"]):
+        groups.setdefault((_ORDER.index(row["operator"]), row["gpu"], row["dtype"]), []).append(row)
+    for (operator, gpu, dtype), rows in sorted(groups.items()):
+        lines.append(
+            f"| {_ORDER[operator]} | {gpu} | {dtype} | {sum(r['n'] for r in rows)} | {_span(rows, 'median_ape')} | "
+            f"{_span(rows, 'p90_ape')} | {_span(rows, 'roofline_median_ape')} | {_span(rows, 'fitted_roofline_median_ape')} |"
+        )
+    return "\n".join(lines)
+
+
+def _held_out(records: Path) -> dict[str, str]:
+    """Figures of the README: the middle cell of each operator and format, and of the yardsticks on the same rows."""
+    record = _read(records, "held-out.json")
+    if not record:
+        return {}
+    rows = _cells(record["rows"])
+    out = {"sheet.rows": f"{sum(r['n'] for r in rows):,}", "sheet.cells": str(len(rows))}
+    for operator in _ORDER:
+        mine = [r for r in rows if r["operator"] == operator]
+        if mine:
+            out |= {f"sheet.{operator}.{key}": text for key, text in _middle(mine).items()}
+    return out
+
+
+def _middle(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    def middle(name: str) -> str:
+        values = sorted(r[name] for r in rows)
+        return f"{100 * values[len(values) // 2]:.1f} %"
+
+    return {
+        "n": f"{sum(r['n'] for r in rows):,}", "median": middle("median_ape"), "p90": middle("p90_ape"),
+        "roofline": middle("roofline_median_ape"), "fitted": middle("fitted_roofline_median_ape"),
+    }  # fmt: skip
+
+
+def _cells(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [r for r in rows if r["regime"] == "all" and r["framework"] and r["n"] >= _FEW_ROWS]
+
+
+def _span(rows: Sequence[dict[str, Any]], name: str) -> str:
+    low, high = (100 * f(r[name] for r in rows) for f in (min, max))
+    return f"{low:.1f} %" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f}–{high:.1f} %"
+
+
 def main() -> None:
     """Write or check."""
-    text = README.read_text(encoding="utf-8")
+    text, document = README.read_text(encoding="utf-8"), DATASHEET.read_text(encoding="utf-8")
     found = figures()
-    new = written(text, found)
+    new, tables = written(text, found), with_table(document)
     missing = sorted({m[1] for m in _FIGURE.finditer(new)} - set(found))
     if missing:
         sys.stdout.write(f"no record for: {', '.join(missing)}\n")
     if "--check" in sys.argv[1:]:
-        raise SystemExit(int(new != text or bool(missing)))
+        raise SystemExit(int(new != text or bool(missing) or tables != document))
     README.write_text(new, encoding="utf-8")
+    DATASHEET.write_text(tables, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -119,6 +119,8 @@ def test_the_figures_of_the_readme_are_those_of_the_records():
     named = set(re.findall(r"<!-- figure: ([\w.-]+) -->", text))
     assert named <= set(found), f"no record for {sorted(named - set(found))}"
     assert figures.written(text, found) == text
+    document = figures.DATASHEET.read_text(encoding="utf-8")
+    assert figures.with_table(document) == document and "| gemm | h100_sxm | bf16 |" in document
     assert (
         figures.written("<!-- figure: a.b -->x<!-- /figure -->", {"a.b": "3"})
         == "<!-- figure: a.b -->3<!-- /figure -->"

@@ -121,6 +121,13 @@ def test_one_long_sequence_is_split_over_the_machine() -> None:
     assert decode_time(H100, p, "bf16", 1, 65536, 8, 1, 128).seconds < alone / 10
 
 
+def test_keys_are_not_split_where_adding_up_costs_more() -> None:
+    p = DecodeParameters(split=1.0, step_clocks=200, split_s=5e-5)
+    once = decode_time(H100, p, "bf16", 1, 512, 8, 1, 128).seconds
+    assert once == decode_time(H100, changed(p, split=0.001), "bf16", 1, 512, 8, 1, 128).seconds
+    assert once < 5e-5
+
+
 def test_latent_keys_are_read_once_for_all_heads() -> None:
     latent = decode_time(H100, STREAM, "bf16", 64, 8192, 128, 1, 576, 512, shared=True)
     assert latent.memory_s == pytest.approx(64 * (8192 * 576 * 2 + 128 * (576 + 512) * 2) / 3.35e12)
@@ -229,7 +236,7 @@ def test_decode_takes_no_less_for_more(
     assert seconds(*more) >= seconds(*sizes) * (1 - 1e-12)
 
 
-shapes = st.lists(st.tuples(few, many, many, few, few, dims, windows), min_size=1, max_size=20)
+shapes = st.lists(st.tuples(few, many, many, few, few, dims, windows), min_size=1, max_size=8)
 
 
 @given(devices(), prefills(), decodes(), shapes, st.booleans(), st.booleans())
@@ -296,6 +303,22 @@ def test_a_prefill_table_is_read_with_its_window_cache_and_format(tmp_path: Path
     assert times[1] == prefill_time(H100, p, "bf16", 4, 512, 512, 32, 8, 128, warm=True).seconds
     assert list(ATTENTION_PREFILL.variant(table)) == ["fa3/fp8kv", "fa3"]
     assert list(ATTENTION_PREFILL.shape(table)) == ["4x512x2048x32x8x128x128", "4x512x512x32x8x128x0"]
+
+
+def test_an_encoder_table_is_read_without_a_mask_and_a_mixed_one_with_its_decodes(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.csv"
+    path.write_text("gpu,batch,q_len,q_heads,head_dim,latency_us\nl40s,4,576,16,72,9\n", encoding="utf-8")
+    p = PrefillParameters()
+    encoder = ATTENTION_ENCODER.seconds(H100, p, "bf16", read_table(path)).seconds
+    assert encoder == prefill_time(H100, p, "bf16", 4, 576, 576, 16, 16, 72, causal=False, warm=True).seconds
+    columns = "prefill_chunk,kv_prefill,n_decode,kv_decode,q_heads,kv_heads,head_dim,latency_us"
+    path.write_text(f"{columns}\n512,1024,64,2048,32,8,128,9\n0,0,64,2048,32,8,128,9\n512,1024,0,0,32,8,128,9\n")
+    c = ChunkedParameters()
+    mixed = np.asarray(ATTENTION_CHUNKED.seconds(H100, c, "bf16", read_table(path)).seconds)
+    chunk = prefill_time(H100, c, "bf16", 1, 512, 1536, 32, 8, 128, warm=True).seconds
+    decode = decode_time(H100, c.decode(), "bf16", 64, 2048, 32, 8, 128, warm=True).seconds
+    assert mixed[1:] == pytest.approx([float(decode), float(chunk)])
+    assert mixed[0] > max(mixed[1:])
 
 
 def test_rows_faster_than_memory_are_left_out(tmp_path: Path) -> None:
