@@ -180,12 +180,13 @@ def _definitions(result: Result, target: Target | None) -> Iterator[tuple[str, s
         if name in METRICS:
             yield metric_label(name, unit), metric_definition(name, unit)
     if target is not None:
-        scopes = ", ".join(sorted({f"{p.dtype} {show(p.flops_per_s, 'FLOP/s')} ({p.scope})" for p in target.peaks}))
+        used = {p for p in target.peaks if not p.sparse and p.flops_per_s == target.flops_per_s(p.dtype)}
+        scopes = ", ".join(sorted({f"{p.dtype} {show(p.flops_per_s, 'FLOP/s')} ({p.scope})" for p in used}))
         yield "MFU", f"mfu.v1: achieved FLOP/s / peak of the kernel's dtype: {scopes or 'no peaks in this target'}"
         roof = _bandwidth(target)
         yield (
             "MBU",
-            "mbu.v1: achieved bytes/s / DRAM read bandwidth, one thread: "
+            f"mbu.v1: achieved bytes/s / DRAM read bandwidth{'' if target.is_datasheet else ', one thread'}: "
             f"{given(roof, lambda r: show(r, 'B/s'))}; cached data may exceed it",
         )
 

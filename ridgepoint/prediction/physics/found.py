@@ -48,23 +48,26 @@ class Found:
 def find_fit(device: Device, operator: str, dtypes: tuple[str, ...], stack: Stack) -> Found:
     """The nearest fit of an operator: of the class before other classes, of the first dtype before the next, then by stack.
 
-    A variant that is an operator of its own (`OWN_VARIANTS`) is never taken for another.
+    A variant that is an operator of its own (`OWN_VARIANTS`) is never taken for another; most of the time of such
+    operators is the stack's launch, so the stack comes before the class.
 
     Raises NotSupported naming the dtypes that the class has for the operator.
     """
     have: set[str] = set()
-    strict = operator in OWN_VARIANTS
+    own, later = operator in OWN_VARIANTS, []
     for arch in _chain(device.arch):
-        fits = list(arch.of(operator))
+        fits = [f for f in arch.of(operator) if not own or _operation(f.variant) == _operation(stack.variant)]
         have |= {fit.dtype for fit in fits}
         for dtype in dtypes:
-            candidates = [
-                fit
-                for fit in fits
-                if fit.dtype == dtype and (not strict or _operation(fit.variant) == _operation(stack.variant))
-            ]
-            if candidates:
-                return min((_found(device, arch, fit, stack) for fit in candidates), key=_distance(stack))
+            candidates = [_found(device, arch, fit, stack) for fit in fits if fit.dtype == dtype]
+            if not candidates:
+                continue
+            nearest = min(candidates, key=_distance(stack, own))
+            if not own or _launched_alike(stack.framework, nearest.fit.framework):
+                return nearest
+            later.append(nearest)
+    if later:
+        return later[0]
     known = ", ".join(sorted(have)) or "nothing"
     raise NotSupported(
         f"{device.name}: no {operator} in {' or '.join(dtypes)} was measured on its class ({device.arch or 'none'}) or a "
@@ -96,7 +99,8 @@ def _steps(device: Device, arch: Arch, fit: Fit, stack: Stack) -> Iterator[str]:
     elif device.name not in fit.gpus:
         yield "gpu"
     if stack.framework and not _same_framework(stack.framework, fit.framework):
-        yield "framework"
+        alike = fit.operator in OWN_VARIANTS and _launched_alike(stack.framework, fit.framework)
+        yield "version" if alike else "framework"
         return
     if stack.version and fit.version != stack.version:
         yield "version"
@@ -104,7 +108,7 @@ def _steps(device: Device, arch: Arch, fit: Fit, stack: Stack) -> Iterator[str]:
         yield "variant"
 
 
-def _distance(stack: Stack):  # type: ignore[no-untyped-def]
+def _distance(stack: Stack, own: bool):  # type: ignore[no-untyped-def]
     wanted = _number(stack.version)
 
     def distance(found: Found) -> tuple[float, ...]:
@@ -112,6 +116,7 @@ def _distance(stack: Stack):  # type: ignore[no-untyped-def]
         other_framework = bool(stack.framework) and not _same_framework(stack.framework, fit.framework)
         return (
             other_framework,
+            other_framework and own and not _launched_alike(stack.framework, fit.framework),
             other_framework and bool(fit.framework),  # then what all frameworks share
             -_alike(stack.variant, fit.variant),
             fit.variant.count("/"),  # what nobody asked for, as a quantised cache
@@ -134,6 +139,16 @@ def _alike(wanted: str, have: str) -> float:
 def _same_framework(wanted: str, have: str) -> bool:
     """Whether a table's framework is the one asked for, or runs its kernels, as "sarathi-serve/vLLM kernels" do vLLM's."""
     return wanted == have or wanted.lower() in re.split(r"[/ ]+", have.lower())
+
+
+_GRAPHS = ("vllm", "sglang", "trtllm")
+"""Stacks that launch the kernels of a step as a graph; beside them the floor of an eager launch is tens of microseconds."""
+
+
+def _launched_alike(wanted: str, have: str) -> bool:
+    """Whether a kernel's launch costs about the same: it is the same stack, or both launch graphs."""
+    graphs = [any(_same_framework(x, name) for x in _GRAPHS) for name in (wanted, have)]
+    return not wanted or _same_framework(wanted, have) or all(graphs)
 
 
 def _operation(variant: str) -> str:

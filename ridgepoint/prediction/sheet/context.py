@@ -28,6 +28,8 @@ class Sheet:
 
     device: Device
     stack: Stack
+    home: str
+    """The user's data folder, whose classes win."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Timed:
 def sheet_of(plan: Plan, target: Target) -> Sheet:
     """The device by its figures; the stack that the plan names, else `DEFAULT_STACK`."""
     framework, _, version = (plan.stack or DEFAULT_STACK).partition(":")
-    return Sheet(device_of(target), Stack(framework, version))
+    return Sheet(device_of(target), Stack(framework, version), str(data_folder()))
 
 
 def parameters_for(
@@ -63,7 +65,7 @@ def parameters_for(
 ) -> tuple[P, Found]:
     """The nearest fit's parameters for this operator; NotSupported where nothing like it was measured."""
     stack = Stack(sheet.stack.framework, sheet.stack.version, variant)
-    return _looked_up(sheet.device.name, sheet.device.arch, operator, dtypes, model, stack, str(data_folder()))
+    return _looked_up(sheet.device.name, sheet.device.arch, operator, dtypes, model, stack, sheet.home)
 
 
 @cache
