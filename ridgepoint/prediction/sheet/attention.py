@@ -12,6 +12,10 @@ from ridgepoint.workload import DTYPE_BYTES, Attention
 __all__ = ["attention_time"]
 
 
+_UNIFIED = ("vllm",)
+"""Stacks that run a prompt's chunk and decoding sequences in one kernel; others launch one for each."""
+
+
 def attention_time(sheet: Sheet, op: Attention) -> Timed:
     """One call over all groups of sequences: a prompt's kernel, the decode kernel, or both kinds of sequence in one call."""
     decodes = [op.causal and bool(np.all(np.asarray(g.new) == 1)) for g in op.groups]
@@ -21,7 +25,7 @@ def attention_time(sheet: Sheet, op: Attention) -> Timed:
     decode, found_decode = parameters_for(sheet, "attention_decode", alike(op.dtype), DecodeParameters)
     time = mixed_time(
         sheet.device, prefill, decode, op.dtype, op.groups, op.heads, op.kv_heads, op.head_dim, op.value_dim,
-        DTYPE_BYTES[op.dtype], op.window, op.causal, op.shared,
+        DTYPE_BYTES[op.dtype], op.window, op.causal, op.shared, sheet.stack.framework in _UNIFIED,
     )  # fmt: skip
     return Timed(time, found_decode if all(decodes) else found)
 

@@ -34,5 +34,14 @@ def linear_time(sheet: Sheet, op: Linear) -> Timed:
     name = format_of(op.weight)
     form = FORMATS[name]
     form.peak(sheet.device)
+    _check_activations(sheet, op.dtype)
     p, found = parameters_for(sheet, "gemm", alike(name), GemmParameters)
     return Timed(gemm_time(sheet.device, p, form, op.m, op.n, op.k, _IN_A_NETWORK), found)
+
+
+def _check_activations(sheet: Sheet, dtype: str) -> None:
+    """Refuse activations that the device has no unit for: what software emulates is not predicted."""
+    device = sheet.device
+    have = {*device.tensor_flops_per_s, *device.vector_flops_per_s}
+    if dtype not in have:
+        raise NotSupported(f"{device.name} multiplies no {dtype}; it has {', '.join(sorted(have)) or 'none'}")
