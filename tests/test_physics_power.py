@@ -43,7 +43,7 @@ from ridgepoint.study.fitting.power import (
 )
 from ridgepoint.study.published.kind import Kind
 from ridgepoint.study.published.moe import MOE
-from ridgepoint.study.published.power import ReadingParameters, job_rows, power_case, power_reading
+from ridgepoint.study.published.power import SWEEPS, ReadingParameters, Sweep, job_rows, power_case, power_reading
 from ridgepoint.study.published.table import Table, read_table
 from ridgepoint.study.scoring import datasheet_device
 
@@ -207,6 +207,17 @@ def test_a_sweep_that_wraps_begins_after_the_largest_of_the_group_before():
     assert both[1] > 250 + 0.15 * (WATTS - 250) + 1
 
 
+def test_cases_that_begin_at_rest_have_nothing_before_them(monkeypatch):
+    monkeypatch.setitem(SWEEPS, ("other", "gemm"), Sweep("m", fresh_from=1500.0))
+    rows = table(m=[900, 1000, 2000])
+    first, second, fresh = reading(looping(500), "other", rows)
+    assert first == pytest.approx(250 + 0.225 * (WATTS - 250))
+    assert second > 250 + 0.45 * (WATTS - 250)
+    assert fresh == pytest.approx(250 + 0.5 * (WATTS - 250))
+    below, _ = reading(looping(500), "trtllm", table(m=[1000, 5000]))
+    assert below == pytest.approx(250 + 0.25 * (WATTS - 250))
+
+
 def test_a_case_after_a_slow_one_reads_less():
     rows = table(k=[64, 64], m=[1001, 1000])
     odd, stalled = reading(looping(300), "vllm", rows)
@@ -288,6 +299,7 @@ def test_scores_are_watts_of_rows_with_a_reading(tmp_path):
     (scored,) = score_power(gemms(tmp_path, "b200_sxm"))
     assert (scored.metric, scored.kind, scored.steps, scored.in_sample) == ("power", "gemm", (), False)
     assert scored.lines.tolist() == [2, 4]
+    assert scored.roofline.tolist() == [1000, 1000]
     assert scored.measured.tolist() == [900, 700]
     assert (scored.low <= scored.predicted).all()
     assert (scored.predicted <= scored.high).all()

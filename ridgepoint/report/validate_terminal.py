@@ -43,9 +43,10 @@ def _rows(lines: Sequence[ScoreLine], wide: bool) -> RenderableType:
     names = ["<gpu", "<dtype", "<stack", "<regime", "n", "median", "mean", "p90", "bias", "in 80 %"]
     table = grid([*names, "width", "roofline", "<fit"] if wide else [*names, "roofline"])
     last: tuple[str, ...] = ()
+    several = len({x.metric for x in lines}) > 1
     for x in lines:
         stack = f"{x.framework} {x.version}".strip()
-        stack = f"{x.model} {x.metric} {stack}".strip() if x.model else stack
+        stack = " ".join(y for y in (x.model, x.metric if several else "", stack) if y)
         key = (x.gpu, x.dtype, stack)
         shown = ["", "", ""] if key == last else list(key)
         last = key

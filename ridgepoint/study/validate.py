@@ -49,7 +49,7 @@ def validate(paths: Sequence[Path], progress: Callable[[str], None] = lambda _: 
                 scored.append(found)
     if not scored:
         raise BadInput(refused[0] if refused else f"{paths[0]}: no row in it can be scored")
-    kept = sum(len(s.measured) for s in scored)
+    kept = len({(s.file, line) for s in scored for line in s.lines.tolist()})
     return Validation(tuple(scored), tuple(score_lines(scored)), tuple(dict.fromkeys(refused)), rows, rows - kept)
 
 

@@ -23,6 +23,8 @@ Group = tuple[str, str, str]
 """gpu, dtype, and the variant where variants are operators of their own."""
 _PULL = 4.0
 """How many rows the parameters that all stacks share count for, in the fit of one of them."""
+_FEWEST_ROWS = 100
+"""Of a cell, for its parameters to say anything of how parameters carry."""
 _POOLED_ROWS = 800
 _EVALUATIONS = 18
 _FOLDS = 4
@@ -140,7 +142,7 @@ def transfers_of(fitted: Sequence[FittedCell]) -> list[Transfer]:
     for source in fitted:
         for other in fitted:
             step = _step(source, other)
-            if step:
+            if step and len(source.table) >= _FEWEST_ROWS:
                 seen.setdefault((source.kind.name, step), []).append(_added(source, other))
     return [
         Transfer(operator=operator, step=step, sigma=round(float(np.nanmedian(sigmas)), 4), pairs=len(sigmas))
