@@ -13,7 +13,7 @@ from ridgepoint.prediction.physics.found import Found, Stack, find_fit
 from ridgepoint.prediction.physics.parameters import read_parameters
 from ridgepoint.prediction.physics.spread import Z80, spread_sigma
 from ridgepoint.study.published.cells import Cell, cells, measured_seconds
-from ridgepoint.study.published.kind import Kind
+from ridgepoint.study.published.kind import Kind, datasheet_seconds
 from ridgepoint.study.published.registry import kind_of
 from ridgepoint.study.published.spelling import our_dtypes
 from ridgepoint.study.published.table import Floats, Table, Texts
@@ -81,7 +81,7 @@ def _scored(kind: Kind, cell: Cell, device: Device, rows: Table) -> Scored:
         file=rows.path.name, kind=kind.name, metric="latency", gpu=gpu, dtype=dtype, framework=framework, version=version,
         regimes=kind.regime(rows), models=np.full(len(rows), ""), lines=rows.lines.astype(float),
         measured=measured_seconds(rows), predicted=seconds, low=seconds / half, high=seconds * half,
-        roofline=np.maximum(np.asarray(time.compute_s), np.asarray(time.memory_s)), basis=found.label,
+        roofline=np.maximum(*datasheet_seconds(kind, device, p, dtype, rows)), basis=found.label,
         steps=found.steps, in_sample=_in_sample(found, rows.path, device),
     )  # fmt: skip
 

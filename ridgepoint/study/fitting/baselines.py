@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ridgepoint.prediction.physics.optime import PhysicalTime
 from ridgepoint.study.fitting.classes import FittedCell
 from ridgepoint.study.fitting.held_out import fold_of
 from ridgepoint.study.published.cells import measured_seconds
+from ridgepoint.study.published.kind import datasheet_seconds
 from ridgepoint.study.published.table import Floats
 
 __all__ = ["fitted_roofline", "roofline"]
@@ -17,38 +17,38 @@ _FOLDS = 4
 
 def roofline(cell: FittedCell) -> Floats:
     """max(FLOPs / peak, bytes / bandwidth) of each row, both from the datasheet."""
-    return _flat(_time(cell), 1.0, 1.0)
+    return _flat(_sides(cell), 1.0, 1.0)
 
 
 def fitted_roofline(cell: FittedCell) -> Floats:
     """t0 + max(FLOPs / (a peak), bytes / (b bandwidth)): the three fitted with each row's shape left out."""
-    time, measured = _time(cell), measured_seconds(cell.table)
+    sides, measured = _sides(cell), measured_seconds(cell.table)
     fold = fold_of(cell.kind.shape(cell.table), _FOLDS)
     out = np.full(len(measured), np.nan)
     for turn in range(_FOLDS):
         seen, unseen = fold != turn, fold == turn
         if unseen.any() and seen.any():
-            t0, a, b = _fitted(time, measured, seen)
-            out[unseen] = t0 + _flat(time, a, b)[unseen]
+            t0, a, b = _fitted(sides, measured, seen)
+            out[unseen] = t0 + _flat(sides, a, b)[unseen]
     return out
 
 
-def _time(cell: FittedCell) -> PhysicalTime:
-    return cell.kind.seconds(cell.device, cell.parameters, cell.cell[1], cell.table)
+def _sides(cell: FittedCell) -> tuple[Floats, Floats]:
+    return datasheet_seconds(cell.kind, cell.device, cell.parameters, cell.cell[1], cell.table)
 
 
-def _flat(time: PhysicalTime, a: float, b: float) -> Floats:
-    return np.maximum(np.asarray(time.compute_s, float) / a, np.asarray(time.memory_s, float) / b)
+def _flat(sides: tuple[Floats, Floats], a: float, b: float) -> Floats:
+    return np.maximum(sides[0] / a, sides[1] / b)
 
 
-def _fitted(time: PhysicalTime, measured: Floats, rows: np.ndarray) -> Sequence[float]:
+def _fitted(sides: tuple[Floats, Floats], measured: Floats, rows: np.ndarray) -> Sequence[float]:
     from scipy.optimize import least_squares
 
     small = float(np.quantile(measured[rows], 0.05))
 
     def error(x: Floats) -> Floats:
         t0, a, b = np.exp(x)
-        return np.log((t0 + _flat(time, a, b)[rows]) / measured[rows])
+        return np.log((t0 + _flat(sides, a, b)[rows]) / measured[rows])
 
     found = least_squares(error, np.log([small / 2, 0.7, 0.8]), loss="soft_l1", f_scale=0.1, max_nfev=60)
     return [float(v) for v in np.exp(found.x)]

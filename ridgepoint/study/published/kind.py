@@ -1,15 +1,17 @@
 """A kind of published table: which columns it has, which time model predicts its rows, and how its rows are told apart."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from ridgepoint.prediction.physics.device import Device
 from ridgepoint.prediction.physics.optime import PhysicalTime
 from ridgepoint.prediction.physics.parameters import Parameters
-from ridgepoint.study.published.table import Mask, Table, Texts
+from ridgepoint.study.published.table import Floats, Mask, Table, Texts
 
-__all__ = ["Kind"]
+__all__ = ["Kind", "datasheet_seconds"]
 
 
 def _nothing(_: str) -> dict[str, float]:
@@ -40,3 +42,13 @@ class Kind:
     False where they are operators of their own."""
     fixed: Callable[[str], dict[str, float]] = _nothing
     """Parameters that a dtype does not have, at the value where they do nothing."""
+
+
+def datasheet_seconds(kind: Kind, device: Device, parameters: Any, dtype: str, table: Table) -> tuple[Floats, Floats]:
+    """FLOPs / peak and compulsory bytes / bandwidth of each row: the two sides of the datasheet's roofline.
+
+    As if there were no cache that a loop comes back to, and no power limit, whatever the parameters.
+    """
+    bare = replace(device, l2_bytes=1.0, tdp_w=1e12)
+    time = kind.seconds(bare, parameters, dtype, table)
+    return np.asarray(time.compute_s, float), np.asarray(time.memory_s, float)

@@ -68,8 +68,8 @@ SWEEPS: Mapping[tuple[str, str], Sweep] = {
     ("vllm", "attention_encoder"): Sweep("q_len", wraps=True),
 }
 """By framework and kind, of one collection of tables. Read off the rows: the neighbour along one of the columns, in one of
-the two directions, explains readings of short kernels that their own work does not; vLLM's multiples of 4 follow the
-block-scaled format, which exists for them alone and keeps the host busy."""
+the two directions, explains readings of short kernels that their own work does not. Inferred: vLLM's multiples of 4 follow
+the block-scaled format, which exists for them alone and keeps the device waiting for its host."""
 
 
 @dataclass(frozen=True)
