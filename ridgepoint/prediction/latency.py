@@ -16,6 +16,7 @@ from ridgepoint.prediction.optime import OpTime, op_time
 from ridgepoint.prediction.residency import code_key, code_miss_shares, miss_share, working_set_bytes
 from ridgepoint.prediction.results import result_bytes
 from ridgepoint.prediction.roofline import bound_of
+from ridgepoint.prediction.sheet.energy import step_energy
 from ridgepoint.prediction.sheet.step import sheet_times
 from ridgepoint.quantity import Array
 from ridgepoint.result import OpRow, Result, Value
@@ -183,6 +184,7 @@ def predict(plan: Plan, target: Target) -> Result:
     seconds, spread = float(time.seconds), float(np.exp(Z80 * time.sigma))
     tokens = float(plan.step.tokens)
     memory = float(predict_memory(plan).total_bytes)
+    energy = step_energy(time.ops, float(time.sigma), target) if target.is_datasheet else None
     return Result(
         kind="predicted",
         workload=plan.workload.name,
@@ -196,13 +198,13 @@ def predict(plan: Plan, target: Target) -> Result:
             ),
             "memory_bytes": Value(memory, memory, memory, "itemised: weights, KV cache, activations; no interval"),
             "resident_bytes": None,
-            "energy_j": None,
+            "energy_j": energy,
             **_compilation(plan, target),
         },
         ops=rows,
         absent={
             "resident_bytes": "what the process holds beside the step's tensors is not modelled",
-            "energy_j": f"{target.name} has no power figures",
+            **({} if energy else {"energy_j": f"{target.name} has no power figures"}),
         },
         provenance={
             "target_date": target.date,

@@ -26,7 +26,7 @@ _PULL = 4.0
 _FEWEST_ROWS = 100
 """Of a cell, for its parameters to say anything of how parameters carry."""
 _POOLED_ROWS = 800
-_EVALUATIONS = 18
+_EVALUATIONS = 40
 _FOLDS = 4
 
 
