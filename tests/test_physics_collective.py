@@ -254,6 +254,7 @@ def test_bytes_of_published_rows_mean_what_the_model_says(shared: Path) -> None:
         assert share > 0.4 or size < 2**29, (gpu, op, n, size)
 
 
+@pytest.mark.slow
 def test_shapes_that_a_fit_has_not_seen_are_within_a_few_per_cent(shared: Path) -> None:
     pytest.importorskip("scipy", reason="fitting needs SciPy")
     table = read_table(shared / "measurements" / "collectives.csv")

@@ -239,6 +239,7 @@ def test_parameters_of_what_a_format_does_not_do_are_not_fitted() -> None:
 H100 = Device("h100", "hopper", 132, 1.98e9, 3.35e12, 50 * 2**20, 700.0, {"bf16": 989.4e12}, {})
 
 
+@pytest.mark.slow
 def test_shapes_that_a_fit_had_not_seen_are_predicted_within_what_is_promised(shared: Path) -> None:
     rows = read_table(shared / "measurements" / "gemm.csv")
     found = cells(GEMM, rows.take(rows.text("gpu") == "h100_sxm"), our_dtypes)

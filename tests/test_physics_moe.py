@@ -355,6 +355,7 @@ class TestPublished:
         rows = [row(dtype="w4a16_mxfp4", tokens=2**i, **kinds[i % 4]) for i in range(8)]
         assert seconds(written(tmp_path, *rows)) == [seconds(written(tmp_path, x))[0] for x in rows]
 
+    @pytest.mark.slow
     def test_shapes_not_fitted_are_predicted(self, shared: Path) -> None:
         pytest.importorskip("scipy")
         found = cells(MOE, read_table(shared / "measurements" / "moe.csv"), our_dtypes)

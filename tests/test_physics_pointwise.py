@@ -174,6 +174,7 @@ def test_every_published_row_with_a_model_is_read(shared: Path) -> None:
     assert ELEMENTWISE.usable(table).sum() == 11846 - 2302 - 13
 
 
+@pytest.mark.slow
 def test_shapes_that_a_fit_has_not_seen_are_within_a_few_per_cent(shared: Path) -> None:
     pytest.importorskip("scipy", reason="fitting needs SciPy")
     table = read_table(shared / "measurements" / "elementwise.csv")

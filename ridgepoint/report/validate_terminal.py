@@ -77,5 +77,5 @@ def _notes(found: Validation) -> list[tuple[str, str]]:
         ("rows", f"{kept} of {found.rows} scored; the others are flagged as suspect, known as wrong, or refused below"),
     ]
     if any(x.in_sample for x in found.lines):
-        rows.append(("in sample", "parameters were fitted on this file; docs/validate.md has leave-shape-out errors"))
+        rows.append(("in sample", "parameters were fitted on this file; docs/datasheet.md has leave-shape-out errors"))
     return rows

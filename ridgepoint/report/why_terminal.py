@@ -83,7 +83,10 @@ def _bounds(side: SideCard) -> str:
 def _footnote(bet: Bet) -> str:
     weights = weights_words(bet)
     values = " (speed does not depend on their values)" if weights == "random weights" else ""
-    return f"{weights}{values}; within {percent(bet.tie)} is a tie; calibrated {bet.target_date}; roofline from attained rates"
+    tie = f"{weights}{values}; within {percent(bet.tie)} is a tie"
+    if not bet.machine_id:
+        return f"{tie}; {bet.target} as its datasheet of {bet.target_date} says; roofline from the datasheet"
+    return f"{tie}; calibrated {bet.target_date}; roofline from attained rates"
 
 
 def answer_table(answer: Answer) -> RenderableType:

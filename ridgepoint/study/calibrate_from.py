@@ -12,7 +12,7 @@ from ridgepoint.errors import BadInput
 from ridgepoint.hardware import Arch, Fit, Target, data_folder, encode_target, load_arch, load_target, save_arch
 from ridgepoint.hardware.arch import ARCH_SCHEMA
 from ridgepoint.study.fitting.classes import FittedCell, fit_kind, fits_of
-from ridgepoint.study.published.cells import measured_seconds
+from ridgepoint.study.published.cells import measured_seconds, plausible
 from ridgepoint.study.published.registry import kind_of
 from ridgepoint.study.published.table import read_table
 from ridgepoint.study.scoring import datasheet_device
@@ -21,6 +21,12 @@ __all__ = ["CellError", "Swept", "calibrate_from"]
 
 _FEWEST = 12
 """Rows of a cell below which nothing is fitted: a time model has up to 16 parameters, drawn to those of its class."""
+
+
+_SHORTEST_US = 0.3
+"""No kernel of a GPU is shorter: rows below it are left out."""
+_WORST = 0.5
+"""Median error from which parameters would mislead more than those of the class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +58,27 @@ def calibrate_from(path: Path, progress: Callable[[str], None] = lambda _: None)
     """
     table = read_table(path)
     kind = kind_of(table)
-    usable = table.take(kind.usable(table))
+    usable = table.take(kind.usable(table) & plausible(kind, table) & (table.number("latency_us") >= _SHORTEST_US))
     if len(usable) < _FEWEST:
         raise BadInput(
             f"{path.name}: {len(usable)} usable rows are too few to fit; at least {_FEWEST} of each dtype and stack"
         )
-    fitted = fit_kind(kind, table, datasheet_device, progress)
+    fitted = fit_kind(kind, usable, datasheet_device, progress)
     kept = [cell for cell in fitted if len(cell.table) >= _FEWEST]
     skipped = tuple(f"{' '.join(filter(None, c.cell))}: {len(c.table)} rows, too few" for c in fitted if c not in kept)
     if not kept:
         raise BadInput(f"{path.name}: no dtype and stack with at least {_FEWEST} rows")
+    errors = tuple(_error(cell) for cell in kept)
+    worst = max(errors, key=lambda x: x.median_ape)
+    if not worst.median_ape <= _WORST:
+        raise BadInput(
+            f"{path.name}: {worst.operator} {worst.dtype} {worst.stack} of {worst.target} cannot be fitted: median error "
+            f"{worst.median_ape:.0%} on shapes left out, at most {_WORST:.0%} is possible; nothing was written"
+        )
     paths: list[Path] = []
     for name in dict.fromkeys(cell.device.name for cell in kept):
         paths += _write(load_target(name), [cell for cell in kept if cell.device.name == name], path)
-    return Swept(tuple(paths), tuple(_error(cell) for cell in kept), skipped)
+    return Swept(tuple(paths), errors, skipped)
 
 
 def _write(target: Target, cells: Sequence[FittedCell], path: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from ridgepoint.result import OpRow, Result, Value
 from ridgepoint.study.cards import kernels_of
 from ridgepoint.study.modules import not_modelled, step_words, subject_named
 from ridgepoint.study.provenance import provenance
-from ridgepoint.study.question import check_elsewhere, check_step, device_for, target_for, traced_in
+from ridgepoint.study.question import check_elsewhere, check_launch, check_step, device_for, target_for, traced_in
 from ridgepoint.workload import (
     ALONE,
     Encoder,
@@ -78,6 +78,7 @@ def set_side(
         step = forward(step.sequences, 1)
     if isinstance(workload, Encoder):
         step = _whole_inputs(workload, step)
+    check_launch(target, (settled,))
     plan = replace(settled.plan(workload, step), stack=stack, parallel=parallel)
     return Setting(model, plan, settled, target, _elsewhere(target, on))
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from ridgepoint.choice import Side, parse_bet, parse_choices, resolve
-from ridgepoint.errors import BadInput
+from ridgepoint.errors import BadInput, NotSupported
 from ridgepoint.hardware import HOST, Target, load_target
 from ridgepoint.measurement.request import Subject
 from ridgepoint.study.modules import subject_named
@@ -26,6 +26,7 @@ __all__ = [
     "Question",
     "ask",
     "check_elsewhere",
+    "check_launch",
     "check_step",
     "device_for",
     "plan_for",
@@ -118,6 +119,7 @@ def ask(
         parallel,
     )
     check_elsewhere(target, stack, parallel)
+    check_launch(target, sides)
     for side in sides:
         side.plan(workload, step_for(question, grid[0]))  # refuses what a side cannot do, before anything else
     return question
@@ -167,6 +169,14 @@ def check_elsewhere(target: Target, stack: str, parallel: Parallel) -> None:
     if not target.is_datasheet and (stack or parallel != ALONE):
         raise BadInput(
             f"--stack, --tp, --pp, --ep and --attention-dp are for datasheet targets; {target.name} was calibrated itself"
+        )
+
+
+def check_launch(target: Target, sides: "tuple[Side, ...] | list[Side]") -> None:
+    """Refuse eager mode on a datasheet target, whose steps are launched as a CUDA graph."""
+    if target.is_datasheet and any("eager" in side.spec.split("+") for side in sides):
+        raise NotSupported(
+            f"eager is not predicted for {target.name}: steps of a datasheet target are launched as a CUDA graph"
         )
 
 

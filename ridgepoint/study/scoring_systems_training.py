@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ridgepoint.errors import NotSupported, RidgeError
+from ridgepoint.errors import BadInput, NotSupported, RidgeError
 from ridgepoint.hardware import Target
 from ridgepoint.prediction.capacity_runtime import GIB, Runtime
 from ridgepoint.prediction.capacity_split import Split
@@ -63,15 +63,29 @@ def _each(table: Table, answer: Callable[[Row, Target], Answer]) -> Iterator["Sc
         )  # fmt: skip
 
 
+def _whole(row: Row, name: str) -> int:
+    """A whole number of at least 1 from a cell; BadInput that says which column is none."""
+    try:
+        value = float(row[name])
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= 1e9 or value != int(value):
+        raise BadInput(f"{name} is {row[name][:40]!r}; possible is a whole number of at least 1")
+    return int(value)
+
+
 def _megatron(row: Row, target: Target) -> Answer:
-    tp, pp, dp, layers, seq = (int(row[name]) for name in ("tp", "pp", "dp", "layers", "seq"))
-    model, micro = _gpt(row["model"], int(row["hidden"]), int(row["heads"]), layers, seq), int(row["micro_batch"])
-    interleave = int(row["pipeline_interleaving"])
+    tp, pp, dp, layers, seq = (_whole(row, name) for name in ("tp", "pp", "dp", "layers", "seq"))
+    model, micro = (
+        _gpt(row["model"], _whole(row, "hidden"), _whole(row, "heads"), layers, seq),
+        _whole(row, "micro_batch"),
+    )
+    interleave = _whole(row, "pipeline_interleaving")
     if row["metric"] == "iteration_time":
         step = TrainingStep(
             seq,
             micro,
-            int(row["global_batch"]) // (dp * micro),
+            max(1, _whole(row, "global_batch") // (dp * micro)),
             row["recompute"],
             interleave,
             flash=False,  # type: ignore[arg-type]
@@ -92,8 +106,8 @@ def _megatron(row: Row, target: Target) -> Answer:
 
 
 def _replicas(row: Row, target: Target) -> Answer:
-    model, devices = load_published(row["model"]), int(float(row["n_gpus"]))
-    seq, micro, batch = (int(float(row[name])) for name in ("seq", "micro_batch", "global_batch"))
+    model, devices = load_published(row["model"]), _whole(row, "n_gpus")
+    seq, micro, batch = (_whole(row, name) for name in ("seq", "micro_batch", "global_batch"))
     recompute = "selective-op" if row["recompute"] == "selective" else row["recompute"] or "none"
     plan = Plan(model, decode(1, 1), "bf16", device="cuda", launch="graph")
     if row["metric"] == "peak_memory":

@@ -63,10 +63,27 @@ def sharded(ops: tuple[Op, ...], parallel: Parallel) -> tuple[Op, ...]:
     """
     if parallel == ALONE:
         return ops
+    _check(ops, parallel)
     out = list(_between(ops, parallel))
     if parallel.pp > 1:
         out.append(_stage_transfer(ops, parallel))
     return tuple(out)
+
+
+def _check(ops: tuple[Op, ...], parallel: Parallel) -> None:
+    layers = max((op.count for op in ops if isinstance(op, Attention)), default=1)
+    experts = max((op.experts for op in ops if isinstance(op, Linear)), default=1)
+    if parallel.pp > sum(op.count for op in ops if isinstance(op, Attention)) and parallel.pp > layers:
+        raise NotSupported(f"a pipeline of {parallel.pp} stages needs as many layers; the model has {layers}")
+    if parallel.ep > 1 and (experts == 1 or experts % parallel.ep):
+        have = (
+            f"{experts} experts do not split over {parallel.ep}" if experts > 1 else "the model has no routed experts"
+        )
+        raise NotSupported(f"--ep {parallel.ep}: {have}; a divisor of their number does")
+    if parallel.attention_dp > max(parallel.tp, parallel.ep):
+        raise NotSupported(
+            f"attention over {parallel.attention_dp} groups needs as many devices: --tp or --ep of at least that"
+        )
 
 
 def _between(ops: tuple[Op, ...], parallel: Parallel) -> Iterator[Op]:

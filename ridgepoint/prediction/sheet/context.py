@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from ridgepoint.errors import UnknownName
 from ridgepoint.hardware import Target, data_folder
 from ridgepoint.prediction.physics.device import Device, device_of
 from ridgepoint.prediction.physics.found import Found, Stack, find_fit
@@ -15,9 +16,11 @@ from ridgepoint.prediction.physics.spread import spread_sigma
 from ridgepoint.quantity import Array
 from ridgepoint.workload import Plan
 
-__all__ = ["DEFAULT_STACK", "Sheet", "Timed", "parameters_for", "sheet_of"]
+__all__ = ["DEFAULT_STACK", "STACKS", "Sheet", "Timed", "parameters_for", "sheet_of"]
 
 P = TypeVar("P", bound=Parameters)
+STACKS = ("pytorch", "sglang", "trtllm", "vllm")
+"""Software whose kernels were measured."""
 DEFAULT_STACK = "vllm"
 """Whose kernels a prediction speaks of where nobody says."""
 
@@ -56,7 +59,9 @@ class Timed:
 
 def sheet_of(plan: Plan, target: Target) -> Sheet:
     """The device by its figures; the stack that the plan names, else `DEFAULT_STACK`."""
-    framework, _, version = (plan.stack or DEFAULT_STACK).partition(":")
+    framework, _, version = (plan.stack or DEFAULT_STACK).lower().partition(":")
+    if framework not in STACKS:
+        raise UnknownName("stack", plan.stack, STACKS, "a version may follow it, as in vllm:0.24.0")
     return Sheet(device_of(target), Stack(framework, version), str(data_folder()))
 
 

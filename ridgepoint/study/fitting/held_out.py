@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ridgepoint.prediction.physics.device import Device
 from ridgepoint.prediction.physics.parameters import Parameters
-from ridgepoint.study.fitting.robust import fit_parameters
+from ridgepoint.study.fitting.robust import fit_parameters, robust_cost
 from ridgepoint.study.published.cells import measured_seconds
 from ridgepoint.study.published.kind import Kind
 from ridgepoint.study.published.table import Floats, Table, Texts
@@ -30,11 +30,24 @@ def fit_rows(
     kind: Kind, device: Device, dtype: str, table: Table, prior: Parameters | None = None, pull: float = 0.0,
     evaluations: int = 60,
 ) -> Parameters:  # fmt: skip
-    """Parameters of the kind's time model fitted to these rows."""
-    return fit_parameters(
-        kind.model, lambda p: np.asarray(kind.seconds(device, p, dtype, table).seconds), measured_seconds(table),
-        prior=prior, pull=pull, fixed=kind.fixed(dtype), evaluations=evaluations,
-    )  # fmt: skip
+    """Parameters of the kind's time model fitted to these rows.
+
+    The search begins at `prior`, and once more where the model does, since either may end in a hollow of its own; the
+    better of the two is kept.
+    """
+    measured = measured_seconds(table)
+
+    def seconds(p: Parameters) -> Floats:
+        return np.asarray(kind.seconds(device, p, dtype, table).seconds)
+
+    found = [
+        fit_parameters(
+            kind.model, seconds, measured, start=start, prior=prior, pull=pull, fixed=kind.fixed(dtype),
+            evaluations=evaluations,
+        )
+        for start in dict.fromkeys((prior or kind.model(), kind.model()))
+    ]  # fmt: skip
+    return min(found, key=lambda p: robust_cost(seconds(p), measured))
 
 
 def out_of_sample(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ridgepoint.errors import NotSupported
 from ridgepoint.prediction.physics.parameters import Parameters, parameters_of
 
-__all__ = ["fit_parameters"]
+__all__ = ["fit_parameters", "robust_cost"]
 
 P = TypeVar("P", bound=Parameters)
 Seconds = npt.NDArray[np.float64]
@@ -58,3 +58,9 @@ def fit_parameters(
         error, x0, bounds=(low, high), loss="soft_l1", f_scale=_SOFT, diff_step=1e-3, max_nfev=evaluations
     )
     return at(np.clip(found.x, low, high))
+
+
+def robust_cost(predicted_s: Seconds, measured_s: Seconds) -> float:
+    """What a fit makes small: the sum over rows of the soft loss of the log error."""
+    squared = np.square(np.log(predicted_s / measured_s) / _SOFT)
+    return float(np.sum(2.0 * (np.sqrt(1.0 + squared) - 1.0)))

@@ -230,7 +230,7 @@ def transfers_of_requests(fitted: FittedServing, requests: Table | None = None) 
 
     Class and stack are seen in runs of requests: the median error of TPOT of each run, as what half of such errors exceed;
     both share its variance, since no run takes one alone. No step is taken to add less than the error that configurations
-    have which the fit had not seen; where nothing was seen (`pairs` 0) that is the figure.
+    have which the fit had not seen, nor less than `_LEAST`, which is assumed: one run is too few to say otherwise.
     """
     runs = [] if requests is None else [run for run in request_runs(requests) if isinstance(run, RequestRun)]
     seen = ("class", "framework")
@@ -239,11 +239,15 @@ def transfers_of_requests(fitted: FittedServing, requests: Table | None = None) 
     least = fitted.parameters.tpot_sigma
     return [
         Transfer(
-            operator="serving", step=step, sigma=round(max(sigma if step in seen else 0.0, least), 4),
+            operator="serving", step=step, sigma=round(max(sigma if step in seen else 0.0, least, _LEAST[step]), 4),
             pairs=len(errors) if step in seen else 0,
         )
         for step in ("gpu", "version", "framework", "class")
     ]  # fmt: skip
+
+
+_LEAST = {"gpu": 0.1, "version": 0.1, "framework": 0.2, "class": 0.2}
+"""Standard deviations that a step adds at least."""
 
 
 def _error_of(run: RequestRun) -> tuple[tuple[str, ...], float]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 
-from ridgepoint.study.published.kind import Kind
-from ridgepoint.study.published.table import Floats, Table, Texts
+import numpy as np
 
-__all__ = ["Cell", "cells", "measured_seconds"]
+from ridgepoint.study.published.kind import Kind
+from ridgepoint.study.published.table import Floats, Mask, Table, Texts
+
+__all__ = ["Cell", "cells", "measured_seconds", "plausible"]
 
 Cell = tuple[str, str, str, str, str]
 """What has parameters of its own: gpu, dtype, framework, version, variant."""
@@ -18,7 +20,7 @@ def measured_seconds(table: Table) -> Floats:
 
 def cells(kind: Kind, table: Table, dtypes: Callable[[Texts], Texts]) -> Mapping[Cell, Table]:
     """Usable rows by cell, in the order of their first rows; `dtypes` spells dtypes as this package does."""
-    table = table.take(kind.usable(table))
+    table = table.take(kind.usable(table) & plausible(kind, table))
     columns = (
         table.text("gpu"), dtypes(table.text("dtype")), table.text("framework"), table.text("version"),
         kind.variant(table),
@@ -27,3 +29,20 @@ def cells(kind: Kind, table: Table, dtypes: Callable[[Texts], Texts]) -> Mapping
     for i, key in enumerate(zip(*(map(str, column) for column in columns), strict=True)):
         rows.setdefault(key, []).append(i)  # type: ignore[arg-type]
     return {key: table.take(index) for key, index in rows.items()}
+
+
+_WORDS = ("op", "distribution", "dtype")
+_MAY_BE_NONE = ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode", "window")
+_LARGEST = 1e12
+
+
+def plausible(kind: Kind, table: Table) -> Mask:
+    """Rows whose sizes and time are finite, at least 1 (or 0 where nothing is possible; a time above 0) and no more than
+    1e12; BadInput naming the line of a cell that is no number."""
+    good = np.ones(len(table), dtype=np.bool_)
+    for name in kind.columns:
+        if name not in _WORDS:
+            values = table.number(name)
+            least = 0.0 if name in _MAY_BE_NONE else 1e-9 if name == "latency_us" else 1.0
+            good &= np.isfinite(values) & (values >= least) & (values <= _LARGEST)
+    return good
