@@ -6,6 +6,7 @@ python benchmarks/datasheet.py            prints and stores benchmarks/records/d
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def plan(precision: str, tp: int, batch: "float | np.ndarray", context: "float |
     model = load_model(MODEL)
     side = resolve(precision, model.dtype, "cuda")
     made = side.plan(model, decode(batch, context))
-    return Plan(**{**{f: getattr(made, f) for f in made.__dataclass_fields__}, "parallel": Parallel(tp=tp)})
+    return replace(made, parallel=Parallel(tp=tp))
 
 
 def main() -> None:

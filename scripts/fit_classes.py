@@ -260,7 +260,6 @@ def write_yardsticks(tables: Sequence[Table]) -> int:
         if anew is not None:
             row |= {name: value for name, value in anew.items() if "roofline" in name}
             changed += 1
-    body["rows"] = [row for row in body["rows"] if row["framework"]]
     RECORD.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
     print(RECORD.relative_to(ROOT), changed, "rows")
     return 0
@@ -324,10 +323,10 @@ def record(fitted: list[FittedCell], sources: dict[str, str]) -> None:
     before = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {"rows": [], "sources": {}}
     anew = {(cell.table.path.name, cell.cell[0]) for cell in fitted}
     rows = [row for row in before["rows"] if (row["file"], row["gpu"]) not in anew]
-    rows += [asdict(line) for cell in fitted for line in held_out(cell)]
+    rows += [asdict(line) for cell in fitted if cell.cell[2] for line in held_out(cell)]
     body = {
         "schema": 1, "date": datetime.now(UTC).date().isoformat(), "sources": {**before["sources"], **sources},
-        "protocol": "leave-shape-out, 4 turns; cells without a framework: each framework predicted by the others",
+        "protocol": "leave-shape-out, 4 turns",
         "rows": sorted(rows, key=lambda r: (r["file"], r["gpu"], r["dtype"], r["framework"], r["version"], r["variant"])),
     }  # fmt: skip
     RECORD.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")

@@ -231,3 +231,26 @@ def test_a_target_without_a_figure_that_is_needed_refuses(toy, tmp_path):
     (data_folder() / "targets" / "toy-card.toml").write_text(text, encoding="utf-8")
     with pytest.raises(NotSupported, match="toy-card: tdp_w absent from its figures"):
         device_of(load_target("toy-card"))
+
+
+# A sweep of the user's
+
+
+def test_a_sweep_gives_the_card_parameters_of_its_own_also_with_stacks_that_differ_much(toy, tmp_path, ridge):
+    """Two stacks, one of which takes four times as long: what they share is no judge of either."""
+    pytest.importorskip("scipy", reason="fitting needs SciPy")
+    slow = [(*row[:6], "sglang", *row[7:]) for row in rows_of(toy, 4.0)]
+    ran = ridge("calibrate", "--from", str(table(tmp_path / "sweep.csv", rows_of(toy, 1.0) + slow)))
+    assert ran.code == 0, ran.err
+    assert load_target("toy-card").arch == "toy-card-swept"
+    found = validate([table(tmp_path / "again.csv", slow)])
+    assert next(x for x in found.lines if x.regime == ALL).median_ape < 0.1
+
+
+def test_a_sweep_that_no_machine_can_have_is_refused_and_nothing_is_written(toy, tmp_path, ridge):
+    pytest.importorskip("scipy", reason="fitting needs SciPy")
+    wild = rows_of(toy, 10.0 ** np.linspace(-1, 3, len(SHAPES))[::-1])
+    assert "nothing was written" in ridge("calibrate", "--from", str(table(tmp_path / "wild.csv", wild))).complaint
+    short = [(*row[:5], 0.001, *row[6:]) for row in rows_of(toy, 1.0)]
+    assert "too few to fit" in ridge("calibrate", "--from", str(table(tmp_path / "short.csv", short))).complaint
+    assert load_target("toy-card").arch == "toy"

@@ -13,6 +13,7 @@ from ridgepoint.prediction.launch import host_seconds
 from ridgepoint.prediction.memory import predict_memory
 from ridgepoint.prediction.near import near_seconds
 from ridgepoint.prediction.optime import OpTime, op_time
+from ridgepoint.prediction.physics.spread import Z80
 from ridgepoint.prediction.residency import code_key, code_miss_shares, miss_share, working_set_bytes
 from ridgepoint.prediction.results import result_bytes
 from ridgepoint.prediction.roofline import bound_of
@@ -23,10 +24,6 @@ from ridgepoint.result import OpRow, Result, Value
 from ridgepoint.workload import Op, Plan, Traced
 
 __all__ = ["Z80", "StepTime", "predict", "ratio_sigma", "step_time"]
-
-Z80 = 1.2816
-"""Half-width of a central 80 % interval in standard deviations of a normal distribution."""
-
 
 Source = tuple[str, str, str]
 """What errs on its own: kernel, dtype, operator ("" for the kernel as a whole)."""

@@ -65,12 +65,16 @@ def calibrate_from(path: Path, progress: Callable[[str], None] = lambda _: None)
         )
     fitted = fit_kind(kind, usable, datasheet_device, progress)
     kept = [cell for cell in fitted if len(cell.table) >= _FEWEST]
-    skipped = tuple(f"{' '.join(filter(None, c.cell))}: {len(c.table)} rows, too few" for c in fitted if c not in kept)
+    skipped = tuple(
+        f"{' '.join(filter(None, c.cell))}: {len(c.table)} rows, too few" for c in fitted if len(c.table) < _FEWEST
+    )
     if not kept:
         raise BadInput(f"{path.name}: no dtype and stack with at least {_FEWEST} rows")
     errors = tuple(_error(cell) for cell in kept)
-    worst = max(errors, key=lambda x: x.median_ape)
-    if not worst.median_ape <= _WORST:
+    stacks = any(cell.cell[2] for cell in kept)  # then the cell without one is what they share, judged by none of them
+    judged = [error for cell, error in zip(kept, errors, strict=True) if cell.cell[2] or not stacks]
+    worst = next((x for x in judged if not x.median_ape <= _WORST), None)
+    if worst is not None:
         raise BadInput(
             f"{path.name}: {worst.operator} {worst.dtype} {worst.stack} of {worst.target} cannot be fitted: median error "
             f"{worst.median_ape:.0%} on shapes left out, at most {_WORST:.0%} is possible; nothing was written"

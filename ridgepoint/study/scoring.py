@@ -12,15 +12,14 @@ from ridgepoint.prediction.physics.device import Device, device_of
 from ridgepoint.prediction.physics.found import Found, Stack, find_fit
 from ridgepoint.prediction.physics.parameters import read_parameters
 from ridgepoint.prediction.physics.spread import Z80, spread_sigma
+from ridgepoint.prediction.sheet.linear import alike
 from ridgepoint.study.published.cells import Cell, cells, measured_seconds
 from ridgepoint.study.published.kind import Kind, datasheet_seconds
 from ridgepoint.study.published.registry import kind_of
 from ridgepoint.study.published.spelling import our_dtypes
 from ridgepoint.study.published.table import Floats, Table, Texts
 
-__all__ = ["Scored", "alike_dtypes", "datasheet_device", "score_operators"]
-
-_ALIKE = {"bf16": ("bf16", "fp16"), "fp16": ("fp16", "bf16")}
+__all__ = ["Scored", "datasheet_device", "score_operators"]
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,6 @@ class Scored:
     """Whether the parameters were fitted on this very file."""
 
 
-def alike_dtypes(dtype: str) -> tuple[str, ...]:
-    """The dtype, then those whose kernels move and compute alike: bf16 and fp16."""
-    return _ALIKE.get(dtype, (dtype,))
-
-
 def score_operators(table: Table) -> Iterator["Scored | RidgeError"]:
     """Every cell of the table, or the refusal that stands in its place (an unknown gpu, a dtype without a fit)."""
     kind = kind_of(table)
@@ -72,7 +66,7 @@ def score_operators(table: Table) -> Iterator["Scored | RidgeError"]:
 
 def _scored(kind: Kind, cell: Cell, device: Device, rows: Table) -> Scored:
     gpu, dtype, framework, version, variant = cell
-    found = find_fit(device, kind.name, alike_dtypes(dtype), Stack(framework, version, variant))
+    found = find_fit(device, kind.name, alike(dtype), Stack(framework, version, variant))
     p = read_parameters(kind.model, found.fit.values, f"architecture class {found.arch}")
     time = kind.seconds(device, p, dtype, rows)
     seconds = np.asarray(time.seconds, float)

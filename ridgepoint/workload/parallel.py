@@ -71,9 +71,9 @@ def sharded(ops: tuple[Op, ...], parallel: Parallel) -> tuple[Op, ...]:
 
 
 def _check(ops: tuple[Op, ...], parallel: Parallel) -> None:
-    layers = max((op.count for op in ops if isinstance(op, Attention)), default=1)
+    layers = max(sum(op.count for op in ops if isinstance(op, Attention)), 1)
     experts = max((op.experts for op in ops if isinstance(op, Linear)), default=1)
-    if parallel.pp > sum(op.count for op in ops if isinstance(op, Attention)) and parallel.pp > layers:
+    if parallel.pp > layers:
         raise NotSupported(f"a pipeline of {parallel.pp} stages needs as many layers; the model has {layers}")
     if parallel.ep > 1 and (experts == 1 or experts % parallel.ep):
         have = (

@@ -4,11 +4,11 @@ from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import node_of
 from ridgepoint.prediction.physics.collective import CollectiveParameters, collective_time, direct_kernels, links_of
 from ridgepoint.prediction.sheet.context import Sheet, Timed, parameters_for
+from ridgepoint.prediction.sheet.linear import alike
 from ridgepoint.workload import Collective
 
 __all__ = ["collective_op_time"]
 
-_DTYPES = {"bf16": ("bf16", "fp16"), "fp16": ("fp16", "bf16")}
 _IN_A_GRAPH = "graph"
 """Steps of a serving stack are CUDA graphs, and so are their collectives."""
 
@@ -21,7 +21,7 @@ def collective_op_time(sheet: Sheet, op: Collective) -> Timed:
             f"{op.name}: {op.devices} devices are more than the {node.count} of {node.name}, the largest node of "
             f"{device.name} in the catalogue; across nodes nothing is predicted yet"
         )
-    dtypes = (*_DTYPES.get(op.dtype, (op.dtype,)), "bf16", "fp16")
+    dtypes = (*alike(op.dtype), "bf16", "fp16")
     p, found = parameters_for(
         sheet, "collective", tuple(dict.fromkeys(dtypes)), CollectiveParameters, f"{op.collective} {_IN_A_GRAPH}"
     )

@@ -15,6 +15,7 @@ from ridgepoint.prediction.physics.optime import PhysicalTime
 from ridgepoint.prediction.physics.parameters import parameters_of, read_parameters
 from ridgepoint.prediction.physics.power import POWER, LimitParameters, find_power, idle_power, limited_job
 from ridgepoint.prediction.physics.spread import Z80, spread_sigma
+from ridgepoint.prediction.sheet.linear import alike
 from ridgepoint.study.fitting.classes import FittedCell
 from ridgepoint.study.fitting.held_out import fold_of
 from ridgepoint.study.fitting.robust import fit_parameters
@@ -33,7 +34,7 @@ from ridgepoint.study.published.power import (
 from ridgepoint.study.published.registry import kind_of
 from ridgepoint.study.published.spelling import our_dtypes
 from ridgepoint.study.published.table import Floats, Table
-from ridgepoint.study.scoring import Scored, alike_dtypes, datasheet_device
+from ridgepoint.study.scoring import Scored, datasheet_device
 
 __all__ = [
     "JOBS", "FittedPower", "fit_jobs", "fit_power", "jobs_fits", "jobs_out_of_sample", "power_fits",
@@ -291,9 +292,9 @@ def score_power(table: Table) -> Iterator["Scored | RidgeError"]:
 
 def _scored(kind: Kind, cell: Cell, device: Device, rows: Table, whole: Table) -> Scored:
     gpu, dtype, framework, version, variant = cell
-    timed = find_fit(device, kind.name, alike_dtypes(dtype), Stack(framework, version, variant))
+    timed = find_fit(device, kind.name, alike(dtype), Stack(framework, version, variant))
     times = read_parameters(kind.model, timed.fit.values, f"architecture class {timed.arch}")
-    found = find_power(device, kind.name, alike_dtypes(dtype), Stack(framework, version, variant))
+    found = find_power(device, kind.name, alike(dtype), Stack(framework, version, variant))
     p = read_parameters(ReadingParameters, found.fit.values, f"architecture class {found.arch}")
     case = power_case(kind, device, times, dtype, framework, rows, whole)
     watts = power_reading(device, p, case)
