@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sheet_figures import sheet_figures, whole_gpus_table
+
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
 README = ROOT / "README.md"
 DATASHEET = ROOT / "docs" / "datasheet.md"
-_TABLE = re.compile(r"(<!-- held-out -->\n).*?(<!-- /held-out -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- (held-out|held-out-gpus) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 _FIGURE = re.compile(r"<!-- figure: ([\w.-]+) -->(.*?)<!-- /figure -->", re.DOTALL)
 
 
@@ -51,7 +53,7 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
             for name in ("import_s", "help_s", "prediction_ms", "report_s")
             if name in record
         }
-    found |= _held_out(records)
+    found |= _held_out(records) | sheet_figures(records)
     if record := _read(records, "datasheet.json"):
         found["sheet.per_s"] = f"{record['configurations_per_s']:,.0f}"
         found["sheet.single_ms"] = f"{record['single_prediction_ms']:.1f}"
@@ -67,9 +69,14 @@ def written(text: str, found: dict[str, str]) -> str:
 
 
 def with_table(document: str) -> str:
-    """docs/datasheet.md with the table of held-out errors in its place."""
-    record = _read(RECORDS, "held-out.json")
-    return _TABLE.sub(lambda m: f"{m[1]}{held_out_table(record)}\n{m[2]}", document) if record else document
+    """docs/datasheet.md with the tables of held-out errors in their places."""
+    tables = {"held-out": held_out_table, "held-out-gpus": whole_gpus_table}
+
+    def table(found: re.Match[str]) -> str:
+        record = _read(RECORDS, f"{found[2]}.json")
+        return f"{found[1]}{tables[found[2]](record)}\n{found[3]}" if record else found[0]
+
+    return _TABLE.sub(table, document)
 
 
 def _read(records: Path, name: str) -> Any:

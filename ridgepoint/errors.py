@@ -29,8 +29,10 @@ class UnknownName(RidgeError):
     def __init__(self, what: str, name: str, known: Iterable[str], hint: str = ""):
         names = sorted(known)
         near = get_close_matches(name, names, n=3, cutoff=0.5)
-        tail = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none yet'}"
-        super().__init__(f"no {what} named {_short(name)!r}; {tail}{'; ' + hint if hint else ''}")
+        tail = f"did you mean {' or '.join(near)}?" if near else f"known: {_some(names)}"
+        if hint:
+            tail += f"{'' if near else ';'} {hint}"
+        super().__init__(f"no {what} named {_short(name)!r}; {tail}")
 
 
 class NotSupported(RidgeError):
@@ -43,6 +45,17 @@ class DoesNotFit(RidgeError):
 
 class MachineBusy(RidgeError):
     """A point that needs wall time was refused because other work is running; carries the evidence."""
+
+
+_MOST_NAMES = 30
+
+
+def _some(names: list[str]) -> str:
+    """All names, or every so many of a long list, so that each kind of it is seen."""
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(names) or "none yet"
+    step = -(-len(names) // _MOST_NAMES)
+    return f"{', '.join(names[::step])} and {len(names) - len(names[::step])} more"
 
 
 def _short(text: str, limit: int = 80) -> str:

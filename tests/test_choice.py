@@ -21,11 +21,13 @@ from ridgepoint.workload.families import from_config
 SPELLED = (
     "fp32", "bf16", "fp16", "int8", "int8:naive", "int8:head", "int8:naive:head", "int8:dyn", "int8:dyn:head",
     "int8:dyn:token", "int8:dyn:token:head", "int4:g32", "int4:g64", "int4:g128", "int4:g256", "int4:g32:naive",
-    "int4:g128:naive:head", "int4:g32:head", "nf4", "nf4:head", "fp8", "batch:1", "batch:1048576", "threads:1",
+    "int4:g128:naive:head", "int4:g32:head", "nf4", "nf4:head", "fp8", "fp8:block", "nvfp4",
+    "batch:1", "batch:1048576", "threads:1",
     "threads:1024", "eager", "graph", "compile", "math", "flash", "channels-last", "channels-first",
     "int8:dyn:ort", "int4:g32:ort", "int4:g128:ort:head", "inference", "no-grad", "grad",
 )  # fmt: skip
-AXES = {"fp32": "dtype", "int8": "weights", "int4": "weights", "nf4": "weights", "fp8": "weights", "batch": "batch",
+AXES = {"fp32": "dtype", "int8": "weights", "int4": "weights", "nf4": "weights", "fp8": "weights",
+        "nvfp4": "weights", "batch": "batch",
         "threads": "threads", "bf16": "dtype", "fp16": "dtype", "eager": "launch", "graph": "launch",
         "math": "attention", "flash": "attention",
         "compile": "launch", "inference": "autograd", "no-grad": "autograd", "grad": "autograd",
@@ -195,7 +197,7 @@ def test_what_a_side_does_not_name_comes_from_with_then_the_default(text, checkp
         assert resolve(text, checkpoint, common=common).spec == spec
 
 
-@pytest.mark.parametrize("text", ["fp32+int8", "fp16+int4", "bf16+int8:dyn", "fp32+nf4", "fp16+fp8"])
+@pytest.mark.parametrize("text", ["fp32+int8", "fp16+int4", "bf16+int8:dyn", "fp32+nf4", "fp16+fp8", "fp16+nvfp4"])
 def test_a_dtype_without_a_kernel_is_refused_where_it_was_asked_for(text):
     with pytest.raises(NotSupported, match="has no kernel for"):
         resolve(text, "bf16")
@@ -213,8 +215,9 @@ def test_a_settled_side_parses_back_to_itself(text, checkpoint, threads):
 
 
 def test_device_decides_what_is_possible():
-    with pytest.raises(NotSupported, match="int8"):
-        resolve("fp8", "bf16").plan(SMOL, decode(1, 8))
+    for text in ("fp8", "fp8:block", "nvfp4"):
+        with pytest.raises(NotSupported, match=f"{text} has no kernel on a CPU .*int8"):
+            resolve(text, "bf16").plan(SMOL, decode(1, 8))
     assert resolve("fp8", "bf16", device="cuda").plan(SMOL, decode(1, 8)).side == "bf16+fp8+threads:1"
     with pytest.raises(NotSupported, match="CPU"):
         resolve("threads:2", "bf16", device="cuda").plan(SMOL, decode(1, 8))

@@ -108,8 +108,9 @@ def test_blocks_are_found_with_their_marks_and_lines():
     assert commands(second.text) == [["a", "b"]]
 
 
-def test_the_figures_of_the_readme_are_those_of_the_records():
+def test_the_figures_of_the_readme_are_those_of_the_records(monkeypatch):
     """None is typed in by hand: `python benchmarks/figures.py` writes them."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     path = ROOT / "benchmarks" / "figures.py"
     spec = importlib.util.spec_from_file_location("figures", path)
     figures = importlib.util.module_from_spec(spec)

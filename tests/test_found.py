@@ -116,3 +116,13 @@ def test_a_users_class_wins_over_the_packages():
     found = find_fit(card("hopper"), "op", ("bf16",), Stack("mine", "1"))
     assert found.fit.values["mark"] == 5.0
     assert np.isfinite(found.sigma)
+
+
+def test_a_quantised_format_asks_other_classes_for_its_framework_first_and_a_plain_one_does_not():
+    written("far", (fit("sglang", "1.0", dtype="fp8_block", mark=2.0), fit("sglang", "1.0", mark=4.0)))
+    written("near", (fit("vllm", "1.0", dtype="fp8_block", mark=1.0), fit("vllm", "1.0", mark=3.0)), pooled=("far",))
+    for dtype, framework, taken in (
+        ("fp8_block", "sglang", 2.0), ("fp8_block", "vllm", 1.0), ("fp8_block", "trtllm", 1.0), ("fp8_block", "", 1.0),
+        ("bf16", "sglang", 3.0),
+    ):  # fmt: skip
+        assert find_fit(card("near"), "op", (dtype,), Stack(framework)).fit.values["mark"] == taken

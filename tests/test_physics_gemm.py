@@ -23,9 +23,9 @@ from ridgepoint.study.published.table import Table, read_table
 PEAKS = {"bf16": 1e15, "fp16": 1e15, "fp8": 2e15, "int8": 2e15, "fp4": 4e15}
 CARD = Device("card", "toy", 128, 1.5e9, 3e12, 50 * 2**20, 700.0, PEAKS, {"fp32": 6e13})
 SHARP = GemmParameters(
-    tensor_share=0.8, l2_bytes_per_clock=400, step_clocks=20, step_sharpness=8, tile_clocks=20, dram_share=0.75,
+    tensor_share=0.8, l2_bytes_per_clock=128, step_clocks=20, step_sharpness=8, tile_clocks=20, dram_share=0.75,
     store_bytes_per_clock=400, launch_s=1e-6, write_cost=1.0, sharpness=8, split_s=1e-6, wave_steps=1.0, resident=1.0,
-    joules_per_flop=1e-14, power_sharpness=8,
+    joules_per_flop=1e-14,
 )  # fmt: skip
 CHEAP_WRITES = msgspec.structs.replace(SHARP, write_cost=0.5, dram_share=1.0)
 SLOW_SUMS = msgspec.structs.replace(SHARP, l2_bytes_per_clock=4, split_s=1e-8, launch_s=2e-7, wave_steps=0.01)
@@ -95,8 +95,9 @@ def test_few_tiles_with_a_long_k_are_split() -> None:
 
 
 def test_the_power_limit_bounds_large_products_alone() -> None:
-    hungry = msgspec.structs.replace(SHARP, joules_per_flop=2e-12)
-    assert 2 * 8192**3 / seconds(8192, 8192, 8192, hungry) == pytest.approx(700 / 2e-12, rel=0.02)
+    hungry = msgspec.structs.replace(SHARP, joules_per_flop=4e-12)
+    assert 2 * 8192**3 / seconds(8192, 8192, 8192, hungry) == pytest.approx(700 / 4e-12, rel=0.02)
+    assert 2 * 8192**3 / seconds(8192, 8192, 8192, hungry) < 700 / 4e-12
     assert seconds(1, 8192, 8192, hungry) == pytest.approx(seconds(1, 8192, 8192), rel=1e-3)
     assert seconds(8192, 8192, 8192, hungry, replace(CARD, tdp_w=1400.0)) < seconds(8192, 8192, 8192, hungry)
 
@@ -123,7 +124,7 @@ def test_weights_that_a_loop_leaves_in_the_cache_are_not_read_from_dram() -> Non
 def test_activations_stay_in_the_cache_where_the_weights_between_two_uses_fit() -> None:
     shape = (640, 1152, 4096)
     assert seconds(*shape, loop=Loop(6, 6)) == seconds(*shape)
-    assert seconds(*shape, loop=Loop(6, 1)) < 0.99 * seconds(*shape)
+    assert seconds(*shape, loop=Loop(6, 1)) < 0.995 * seconds(*shape)
 
 
 def test_formats_change_bytes_unit_and_passes() -> None:
@@ -231,7 +232,10 @@ def test_rows_are_told_apart() -> None:
 
 
 def test_parameters_of_what_a_format_does_not_do_are_not_fitted() -> None:
-    assert set(GEMM.fixed("bf16")) == {"quantise_s", "quantise_row_s", "quantise_bytes", "unpack_per_clock"}
+    quantising = {"quantise_s", "quantise_row_s", "quantise_bytes"}
+    assert set(GEMM.fixed("bf16")) == {*quantising, "unpack_per_clock"}
+    assert set(GEMM.as_shipped().fixed("bf16")) == {*quantising, "unpack_per_clock", "tensor_share"}
+    assert GEMM.as_shipped().fixed("nvfp4") == GEMM.fixed("nvfp4")
     assert set(GEMM.fixed("fp8")) == {"unpack_per_clock"}
     assert set(GEMM.fixed("int4_wo")) == {"quantise_s", "quantise_row_s", "quantise_bytes"}
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from ridgepoint.errors import BadInput, DoesNotFit, NotSupported
 from ridgepoint.hardware import arch_names, data_folder, load_arch, load_target
 from ridgepoint.prediction.serving_steps import room_sequences
+from ridgepoint.prediction.sheet.energy import idle_watts
 from ridgepoint.result import Value
 from ridgepoint.study.prices import OLD_DAYS, Price, price_of
 from ridgepoint.study.serving import LoadAnswer, LoadRow, OnTarget, loaded_server, parse_slo
@@ -159,12 +160,36 @@ def test_more_devices_serve_faster_and_a_price_shows():
 
 @needs_fit
 def test_power_gives_joules():
-    row = (
-        loaded_server("llama-3.1-8b", ["h100-sxm"], users=[8], isl=512, osl=128, power=lambda plan, target: 500.0)
-        .on[0]
-        .rows[0]
-    )
-    assert row.joules_per_million_tokens == pytest.approx(500.0 / row.values["tokens_per_s"].value * 1e6)
+    """Watts of every device over tokens/s; the interval has the error of both."""
+    known = Value(500.0, 500.0 / 1.2, 500.0 * 1.2, "given")
+    asked = {"users": [8], "isl": 512, "osl": 128, "parallel": Parallel(tp=2)}
+    row = loaded_server("llama-3.1-8b", ["h100-sxm"], power=lambda plan, target, busy: known, **asked).on[0].rows[0]
+    rate, joules = row.values["tokens_per_s"], row.joules_per_million_tokens
+    assert joules.value == pytest.approx(2 * 500.0 / rate.value * 1e6)
+    both = np.hypot(np.log(1.2), np.log(rate.high / rate.value))
+    assert np.log(joules.high / joules.value) == pytest.approx(both) and joules.method == "given"
+
+
+@needs_fit
+def test_energy_of_a_token_falls_as_a_server_fills_and_is_called_a_model():
+    """Idle power is shared by more tokens; no more than the devices' power limit is drawn, no less than idle."""
+    target = load_target("h100-sxm")
+    rows = loaded_server("llama-3.1-8b", ["h100-sxm"], users=[1, 8, 64], isl=512, osl=128).on[0].rows
+    joules = [row.joules_per_million_tokens for row in rows]
+    assert joules[0].value > joules[1].value > joules[2].value
+    for row, energy in zip(rows, joules, strict=True):
+        watts = energy.value * row.values["tokens_per_s"].value / 1e6
+        assert idle_watts(target) < watts <= target.figure("tdp_w") * 1.05
+        assert energy.method.startswith("model") and "never validated on h100-sxm" in energy.method
+
+
+@needs_fit
+def test_a_machine_without_a_power_model_shows_energy_as_absent():
+    def unknown(plan, target, busy):
+        raise NotSupported("no power")
+
+    on = loaded_server("llama-3.1-8b", ["h100-sxm"], users=[8], isl=512, osl=128, power=unknown).on[0]
+    assert on.rows[0].joules_per_million_tokens is None and any("energy" in note for note in on.notes)
 
 
 @needs_fit

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from ridgepoint.errors import NotSupported
-from ridgepoint.hardware import Arch, Fit, Transfer, data_folder, load_target, save_arch
+from ridgepoint.hardware import Arch, Fit, Transfer, data_folder, load_arch, load_target, save_arch
 from ridgepoint.hardware.arch import ARCH_SCHEMA
 from ridgepoint.prediction.physics.device import device_of
 from ridgepoint.prediction.physics.gemm import GemmParameters, gemm_time
 from ridgepoint.prediction.physics.gemm_format import FORMATS
 from ridgepoint.study.published.gemm import LOOPS
+from ridgepoint.study.published.table import fingerprint
 from ridgepoint.study.score_published import ALL, score_lines
 from ridgepoint.study.scoring import datasheet_device
 from ridgepoint.study.validate import above, validate
@@ -160,9 +161,35 @@ def test_what_cannot_be_predicted_is_refused_and_the_rest_is_scored(toy, tmp_pat
     assert any("nvfp4" in text for text in found.refused)
 
 
-def test_a_file_that_the_fit_saw_is_called_in_sample(toy, tmp_path):
-    found = validate([table(tmp_path / "elsewhere.csv", rows_of(toy, 1.0))])
-    assert all(x.in_sample for x in found.lines)
+def test_a_cell_that_is_no_number_costs_its_row_only(toy, tmp_path):
+    rows = rows_of(toy, 1.0)
+    rows[2], rows[5] = (*rows[2][:5], "n/a", *rows[2][6:]), (*rows[5][:5], "fast", *rows[5][6:])
+    found = validate([table(tmp_path / "a.csv", rows)])
+    assert (found.rows, found.left_out) == (len(SHAPES), 2)
+    assert found.refused == ("a.csv: line 4: latency_us is 'n/a', and 1 more like it; possible is a number",)
+
+
+@pytest.mark.parametrize("column", ["batch", "power_w", "k"])
+def test_so_does_one_in_a_column_that_not_every_table_has(column, toy, tmp_path):
+    path = tmp_path / "a.csv"
+    names = ("gpu", "dtype", "m", "n", "k", "batch", "power_w", "latency_us", "framework", "version")
+    lines = [["toy-card", "bf16", "64", "1024", str(k), "1", "200", "50", "vllm", "1.0"] for k in (512, 1024, 2048)]
+    lines[1][names.index(column)] = "[N/A]"
+    path.write_text("\n".join(",".join(x) for x in [names, *lines]) + "\n", encoding="utf-8")
+    found = validate([path])
+    assert f"a.csv: line 3: {column} is '[N/A]'; possible is a number" in found.refused
+    assert next(x for x in found.lines if x.regime == ALL and x.metric == "latency").n == 2
+
+
+def test_a_file_that_the_fit_saw_is_called_in_sample_whatever_its_name(toy, tmp_path):
+    seen, other = (table(tmp_path / name, rows_of(toy, f)) for name, f in (("mine.csv", 1.0), ("elsewhere.csv", 1.1)))
+    arch = load_arch("toy")
+    sources = {"elsewhere.csv": f"a sweep; {fingerprint(seen)}; 16 rows"}
+    save_arch(msgspec.structs.replace(arch, sources=sources), data_folder() / "arch")
+    assert all(x.in_sample for x in validate([seen]).lines)
+    assert not any(x.in_sample for x in validate([other]).lines)
+    save_arch(msgspec.structs.replace(arch, sources={"elsewhere.csv": "a sweep"}), data_folder() / "arch")
+    assert all(x.in_sample for x in validate([other]).lines)  # no fingerprint on record: the name decides
 
 
 def test_max_median_is_an_assertion(toy, tmp_path, ridge):
@@ -231,6 +258,37 @@ def test_a_target_without_a_figure_that_is_needed_refuses(toy, tmp_path):
     (data_folder() / "targets" / "toy-card.toml").write_text(text, encoding="utf-8")
     with pytest.raises(NotSupported, match="toy-card: tdp_w absent from its figures"):
         device_of(load_target("toy-card"))
+
+
+# The launch floor as an input
+
+
+@pytest.mark.parametrize(("asked", "left"), [("9us", len(SHAPES)), ("file", len(SHAPES) - 3)])
+def test_a_launch_floor_replaces_that_of_the_fit(asked, left, toy, tmp_path, ridge):
+    """Rows of a stack that launches in 9 us where the fit's takes 2.3 us: right with the floor, wrong without."""
+    path = table(tmp_path / "a.csv", rows_of(msgspec.structs.replace(toy, launch_s=9e-6), 1.0))
+    without = next(x for x in validate([path]).lines if x.regime == ALL)
+    ran = ridge("validate", str(path), "--launch-floor", asked, "--json")
+    line = next(row for row in json.loads(ran.out)["rows"] if row["regime"] == ALL)
+    assert without.median_ape > 0.15 and line["median_ape"] < 1e-6 and line["n"] == left
+
+
+def test_a_launch_floor_is_said_and_refused_where_there_is_none(toy, tmp_path, ridge):
+    path = table(tmp_path / "a.csv", rows_of(toy, 1.0))
+    document = json.loads(ridge("validate", str(path), "--launch-floor", "file", "--json").out)
+    assert document["launch_floor_inputs"] == 3 and document["left_out"] == 0
+    assert any("from the 3 quickest rows, which are not scored" in text for text in document["basis"])
+    shown = ridge("validate", str(path), "--launch-floor", "9us").out
+    assert "an input here, not a prediction" in " ".join(shown.split())
+    assert "possible is 200 ns to 500 µs" in ridge("validate", str(path), "--launch-floor", "5ms").complaint
+    few = table(tmp_path / "few.csv", rows_of(toy, 1.0)[:6])
+    assert "too few to tell a launch floor" in ridge("validate", str(few), "--launch-floor", "file").complaint
+
+
+@pytest.mark.parametrize("asked", ["fast", "3", "-1us", "5s", "nanus", "1.2.3us", "0us"])
+def test_a_launch_floor_that_is_none_gets_one_line(asked, tmp_path, ridge):
+    complaint = ridge("validate", "x.csv", "--launch-floor", asked).complaint
+    assert f"--launch-floor is '{asked}'" in complaint and "as 24us" in complaint
 
 
 # A sweep of the user's

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ridgepoint.choice.base import Words, no_more_words
-from ridgepoint.choice.weights import rewrite_linears, swap_linears
-from ridgepoint.errors import NotSupported
+from ridgepoint.choice.weights import refuse_cpu, rewrite_linears, swap_linears
 from ridgepoint.workload import Plan
 
 if TYPE_CHECKING:
@@ -17,31 +16,31 @@ __all__ = ["Fp8"]
 
 @dataclass(frozen=True, slots=True)
 class Fp8:
-    """A scale per output row of the weight and per token of the activations (`torch._scaled_mm`)."""
+    """A scale per output row of the weight and per token of the activations (`torch._scaled_mm`); `block`: one for
+    128 x 128 weights and for 128 activations of a token (DeepSeek-V3, arXiv 2412.19437, section 3.3), on paper."""
+
+    block: bool = False
 
     NAMES: ClassVar[tuple[str, ...]] = ("fp8",)
     AXIS: ClassVar[str] = "weights"
 
     @classmethod
     def parse(cls, name: str, words: Words) -> "Fp8":
-        no_more_words(name, words)
-        return cls()
+        no_more_words(name, tuple(w for w in words if w.key or w.value != "block"))
+        return cls(block=bool(words))
 
     @property
     def spelled(self) -> str:
-        return "fp8"
+        return "fp8:block" if self.block else "fp8"
 
     def acts(self, device: str) -> tuple[str, ...]:
         return ("bf16",)
 
     def check(self, plan: Plan) -> None:
-        if plan.device == "cpu":
-            raise NotSupported(
-                "fp8 has no kernel on a CPU (torch emulates it, and emulation is never timed); int8 has one"
-            )
+        refuse_cpu(plan, self.spelled)
 
     def on_paper(self, plan: Plan) -> Plan:
-        return rewrite_linears(plan, "fp8", "", head=False)
+        return rewrite_linears(plan, self.spelled, "", head=False)
 
     def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
         return swap_linears(model, plan, kernels)

@@ -10,6 +10,7 @@ from ridgepoint.choice.int8 import Int8
 from ridgepoint.choice.launch import Launch
 from ridgepoint.choice.layout import Layout
 from ridgepoint.choice.nf4 import Nf4
+from ridgepoint.choice.nvfp4 import Nvfp4
 from ridgepoint.choice.precision import Precision
 from ridgepoint.choice.threads import Threads
 
@@ -21,6 +22,7 @@ CHOICES: tuple[type[Choice], ...] = (
     Int4,
     Nf4,
     Fp8,
+    Nvfp4,
     AttentionKernel,
     Layout,
     Batch,

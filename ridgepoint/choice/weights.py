@@ -10,7 +10,7 @@ from ridgepoint.workload import INT4_GROUPS, Linear, Op, Plan, Traced, format_na
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["RUNGS", "check_device", "check_groups", "one_rung", "rewrite_linears", "swap_linears"]
+__all__ = ["RUNGS", "check_device", "check_groups", "one_rung", "refuse_cpu", "rewrite_linears", "swap_linears"]
 
 
 RUNGS = ("naive", "ort")
@@ -30,6 +30,14 @@ def check_device(plan: Plan, spelled: str, rung: str) -> None:
     if rung == "ort" and (plan.device != "cpu" or plan.threads > 1):
         where = f"{plan.threads} threads" if plan.device == "cpu" else plan.device
         raise NotSupported(f"{spelled} runs on one thread of a CPU, not on {where}; without :ort torch's kernels do")
+
+
+def refuse_cpu(plan: Plan, spelled: str) -> None:
+    """Refuse a floating-point format of GPUs on a CPU."""
+    if plan.device == "cpu":
+        raise NotSupported(
+            f"{spelled} has no kernel on a CPU (torch emulates it, and emulation is never timed); int8 has one"
+        )
 
 
 def rewrite_linears(plan: Plan, weight: str, kernel: str, head: bool) -> Plan:

@@ -22,19 +22,24 @@ def validate(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Write predicted against measured to this HTML file.")
     ] = None,
+    launch_floor: Annotated[
+        str, typer.Option("--launch-floor", help="The stack's launch time: 24us, or `file`: from its quickest rows.")
+    ] = "",
     regimes: Annotated[bool, typer.Option("--regimes/--no-regimes", help="A line for each regime too.")] = True,
 ) -> int:
     """How wrong predictions from datasheets are, on measurements of yours or published ones; nothing is fitted."""
     bound = _bound(max_median)
     from rich.console import Console
 
+    from ridgepoint.study.launch_floor import parse_launch_floor
     from ridgepoint.study.validate import above, document
     from ridgepoint.study.validate import validate as score
 
+    floor = parse_launch_floor(launch_floor)
     if plot is not None and not plot.parent.is_dir():
         raise BadInput(f"--plot {plot}: there is no folder {plot.parent}")
     with Console(stderr=True).status("reading") as status:
-        validation = score(files, lambda name: status.update(f"scoring {name}"))
+        validation = score(files, lambda name: status.update(f"scoring {name}"), floor)
     if as_json:
         sys.stdout.write(json.dumps(document(validation), indent=1) + "\n")
     else:

@@ -53,7 +53,7 @@ def why_on_paper(
             except RidgeError as error:
                 if len(targets) == 1:
                     raise
-                said.append(f"{target}: {error}")
+                said.append(str(error) if str(error).startswith(target) else f"{target}: {error}")
                 continue
             bets.append(bet_from(record.body["bet"]))
             documents.append({"id": record.id, "digest": record.digest, "bet": record.body["bet"]})

@@ -1,6 +1,7 @@
 """Where targets live: the user's data folder first, then the package; a path is taken as it is."""
 
 import os
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,7 +19,14 @@ _MAX_BYTES = 8 * 2**20
 
 def data_folder() -> Path:
     """The user's data folder: `$RIDGEPOINT_HOME`, else the platform's."""
-    return Path(os.environ.get("RIDGEPOINT_HOME") or platformdirs.user_data_dir("ridgepoint"))
+    home = os.environ.get("RIDGEPOINT_HOME")
+    return Path(home or _platform_folder(os.environ.get("XDG_DATA_HOME", ""), os.environ.get("HOME", "")))
+
+
+@cache
+def _platform_folder(_data_home: str, _home: str) -> str:
+    """Looked up once for an environment: a prediction asks each time."""
+    return platformdirs.user_data_dir("ridgepoint")
 
 
 def target_names() -> list[str]:

@@ -13,13 +13,15 @@ FIGURES: dict[str, str] = {
     "tdp_w": "power limit of the device as delivered",
     "link_bytes_per_s": "of all links to other devices of the same node together, one direction",
     "pcie_bytes_per_s": "to the host, one direction",
+    "dram_stream_share": "of the DRAM's datasheet bandwidth, what this card leaves to a stream beside what its class attains",
     "dies": "dies that work as the one device that a program sees",
 }
 """By name, base unit in it. A figure that no source states is left out of a target."""
 
-FACTS = ("release", "memory", "link", "fabric", "form", "process", "chip")
-"""Words of a datasheet: month of release (2022-03), kind of memory (HBM3), link (NVLink 4), fabric that joins the devices of
-a node ("nvswitch", "mesh", "bridge", "pcie", "none"), form (SXM5, PCIe), process, name of the chip."""
+FACTS = ("release", "memory", "ecc", "link", "fabric", "form", "process", "chip")
+"""Words of a datasheet: month of release (2022-03), kind of memory (HBM3), ecc ("inline": its code takes a part of the memory
+and of its bandwidth), link (NVLink 4), fabric that joins the devices of a node ("nvswitch", "mesh", "bridge", "pcie",
+"none"), form (SXM5, PCIe), process, name of the chip."""
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

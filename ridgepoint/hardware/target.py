@@ -227,6 +227,9 @@ def _check(name: str, target: Target) -> None:
     for figure in target.figures:
         if figure.name not in FIGURES:
             raise BadInput(f"target {name}: no figure {figure.name[:40]!r}; possible: {', '.join(FIGURES)}")
+    share = target.figure("dram_stream_share")
+    if share is not None and not 0 < share <= 1:
+        raise BadInput(f"target {name}: dram_stream_share is {share:g}; possible is a share above 0, up to 1")
     for fact in target.facts:
         if fact.name not in FACTS:
             raise BadInput(f"target {name}: no fact {fact.name[:40]!r}; possible: {', '.join(FACTS)}")

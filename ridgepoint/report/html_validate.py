@@ -63,7 +63,7 @@ def _scatter(scored: Sequence[Scored], gpus: Sequence[str], unit: str) -> str:
 def _axes(plot: Plot, unit: str) -> list[str]:
     parts = []
     for value in plot.x.ticks(5):
-        x, y, word = plot.px(value), plot.py(value), show(value, unit, 2)
+        x, y, word = plot.px(value), plot.py(value), show(value, unit)
         parts += [
             element("line", {"x1": plot.left, "x2": plot.right, "y1": y, "y2": y, "class": "grid"}),
             label(plot.left - 6, y + 4, word, "tick", "end"), label(x, plot.bottom + 17, word, "tick", "middle"),

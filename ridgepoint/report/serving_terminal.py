@@ -6,7 +6,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.rule import Rule
 from rich.text import Text
 
-from ridgepoint.quantity import show_time
+from ridgepoint.quantity import show, show_time
 from ridgepoint.report.grid_terminal import add, grid, heading, line, pairs
 from ridgepoint.report.words import ABSENT, clean
 from ridgepoint.result import Value
@@ -79,10 +79,12 @@ def _cost(on: OnTarget) -> RenderableType | None:
     if on.devices == 1 and on.price is None and not powered:
         return None
     money = [f"{on.price.currency} per million tokens"] if on.price else []
-    table = grid(["users", "tokens/s per device", *money, *(["J per million tokens (model)"] if powered else [])])
+    table = grid(
+        ["users", "tokens/s per device", *money, *(["energy per million tokens (model)", "80 %"] if powered else [])]
+    )
     for row in on.rows:
         cells = [_amount(row.price_per_million_tokens)] if on.price else []
-        cells += [_amount(row.joules_per_million_tokens)] if powered else []
+        cells += _energy(row.joules_per_million_tokens) if powered else []
         add(table, str(row.users), f"{row.tokens_per_s_per_device:.4g}", *cells, style="" if row.within_slo else "dim")
     return table
 
@@ -93,6 +95,12 @@ def _span(value: Value) -> str:
 
 def _amount(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.3g}"
+
+
+def _energy(value: Value | None) -> list[str]:
+    if value is None:
+        return [ABSENT, ABSENT]
+    return [show(value.value, "J"), f"x/{value.high / value.value:.2f}"]
 
 
 def _slo_words(answer: LoadAnswer) -> str:
@@ -132,6 +140,8 @@ def _notes(answer: LoadAnswer) -> list[tuple[str, str]]:
          "small); host, prompts of others, slots, front end"),
     ]  # fmt: skip
     rows += [(f"basis, {on.target}", _basis(on)) for on in answer.on]
+    rows += [(f"energy, {on.target}", row.joules_per_million_tokens.method) for on in answer.on for row in on.rows[:1]
+             if row.joules_per_million_tokens]  # fmt: skip
     return rows + [(f"price, {on.target}", on.price.words(answer.today)) for on in answer.on if on.price]
 
 

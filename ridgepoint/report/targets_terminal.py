@@ -14,11 +14,11 @@ from ridgepoint.study.targets import TargetLine, checked_words
 
 __all__ = ["datasheet_card", "source_list", "targets_table"]
 
-_WIDE = 110
+_WIDE, _NARROW = 110, 90
 
 
 def targets_table(lines: Sequence[TargetLine]) -> RenderableType:
-    """One row for each target; on a narrow terminal without release and power."""
+    """One row for each target; on a narrow terminal without release and power, on a very narrow one without class."""
     return _Table(lines)
 
 
@@ -27,11 +27,12 @@ class _Table:
         self._lines = lines
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        wide = options.max_width >= _WIDE
-        names = ["<target", "<class", "memory", "bandwidth", "16-bit, dense", "<checked"]
-        table = grid([*names[:2], "release", *names[2:5], "TDP", names[5]] if wide else names)
+        wide, narrow = options.max_width >= _WIDE, options.max_width < _NARROW
+        middle = ["memory", "bandwidth", "16-bit, dense"]
+        names = ["<target", "<class", *(["release", *middle, "TDP"] if wide else middle), "<checked"]
+        table = grid([name for name in names if not (narrow and name == "<class")])
         for x in self._lines:
-            cells = [x.name, x.arch or x.kind]
+            cells = [x.name] if narrow else [x.name, x.arch or x.kind]
             cells += [x.release or ABSENT] if wide else []
             cells += [
                 given(x.memory_bytes, show_bytes), given(x.dram_bytes_per_s, lambda v: show(v, "B/s")),

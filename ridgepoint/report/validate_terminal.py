@@ -68,14 +68,20 @@ def _fit(x: ScoreLine) -> str:
 
 
 def _notes(found: Validation) -> list[tuple[str, str]]:
-    kept = found.rows - found.left_out
+    kept = found.rows - found.left_out - found.inputs
+    told = f"; {found.inputs} told the launch floor" if found.inputs else ""
     rows = [
         ("error", "|predicted - measured| / measured: median, mean and 90th percentile of the rows of a group"),
         ("bias", "median of predicted / measured"),
         ("in 80 %", "share of measurements inside the 80 % interval of their prediction"),
         ("roofline", "median error of max(FLOPs / peak, bytes / bandwidth) by the datasheet, on the same rows"),
-        ("rows", f"{kept} of {found.rows} scored; the others are flagged as suspect, known as wrong, or refused below"),
+        (
+            "rows",
+            f"{kept} of {found.rows} scored; the others are flagged as suspect, known as wrong, or refused below{told}",
+        ),
     ]
+    floors = list(dict.fromkeys(s.basis for s in found.scored if "launch floor" in s.basis))
+    rows += [("launch floor", f"an input here, not a prediction: {text}") for text in floors[:_MOST_REFUSED]]
     if any(x.in_sample for x in found.lines):
         rows.append(("in sample", "parameters were fitted on this file; docs/datasheet.md has leave-shape-out errors"))
     return rows

@@ -14,7 +14,7 @@ from ridgepoint.hardware.arch import ARCH_SCHEMA
 from ridgepoint.study.fitting.classes import FittedCell, fit_kind, fits_of
 from ridgepoint.study.published.cells import measured_seconds, plausible
 from ridgepoint.study.published.registry import kind_of
-from ridgepoint.study.published.table import read_table
+from ridgepoint.study.published.table import fingerprint, read_table
 from ridgepoint.study.scoring import datasheet_device
 
 __all__ = ["CellError", "Swept", "calibrate_from"]
@@ -94,7 +94,8 @@ def _write(target: Target, cells: Sequence[FittedCell], path: Path) -> list[Path
     arch = Arch(
         schema=ARCH_SCHEMA, name=own, meaning=f"{target.name}, fitted to a sweep of its owner",
         pooled_from=(base.name,), fits=(*kept, *fits), transfers=base.transfers,
-        sources={file: "a sweep of the user's" for fit in (*kept, *fits) for file in fit.files} | {path.name: str(path)},
+        sources={file: before.sources.get(file, "a sweep of the user's") for fit in kept for file in fit.files}
+        | {path.name: f"a sweep of the user's, {path}; {fingerprint(path)}"},
     )  # fmt: skip
     folder = data_folder() / "targets"
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,20 +2,21 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ridgepoint.errors import NotSupported, RidgeError
 from ridgepoint.hardware import load_target
 from ridgepoint.prediction.physics.device import Device, device_of
-from ridgepoint.prediction.physics.found import Found, Stack, find_fit
+from ridgepoint.prediction.physics.found import Stack, find_fit
 from ridgepoint.prediction.physics.parameters import read_parameters
 from ridgepoint.prediction.physics.spread import Z80, spread_sigma
 from ridgepoint.prediction.sheet.linear import alike
+from ridgepoint.study.launch_floor import LaunchFloor, with_floor
 from ridgepoint.study.published.cells import Cell, cells, measured_seconds
 from ridgepoint.study.published.kind import Kind, datasheet_seconds
 from ridgepoint.study.published.registry import kind_of
+from ridgepoint.study.published.seen import fitted_on
 from ridgepoint.study.published.spelling import our_dtypes
 from ridgepoint.study.published.table import Floats, Table, Texts
 
@@ -47,27 +48,36 @@ class Scored:
     """Where the parameters come from, in words."""
     steps: tuple[str, ...]
     """Of `STEPS`: in what these rows differ from what the parameters were fitted on."""
+    inputs: int = 0
+    """Rows that told the launch floor and are therefore not among these."""
     in_sample: bool = False
     """Whether the parameters were fitted on this very file."""
 
 
-def score_operators(table: Table) -> Iterator["Scored | RidgeError"]:
-    """Every cell of the table, or the refusal that stands in its place (an unknown gpu, a dtype without a fit)."""
+def score_operators(table: Table, floor: LaunchFloor = None) -> Iterator["Scored | RidgeError"]:
+    """Every cell of the table, or the refusal that stands in its place (an unknown gpu, a dtype without a fit).
+
+    `floor`: the stack's launch time as an input, instead of the fit's.
+    """
     kind = kind_of(table)
     devices: dict[str, Device] = {}
     for cell, rows in cells(kind, table, our_dtypes).items():
         try:
             if cell[0] not in devices:
                 devices[cell[0]] = datasheet_device(cell[0])
-            yield _scored(kind, cell, devices[cell[0]], rows)
+            yield _scored(kind, cell, devices[cell[0]], rows, floor)
         except RidgeError as error:
             yield error
 
 
-def _scored(kind: Kind, cell: Cell, device: Device, rows: Table) -> Scored:
+def _scored(kind: Kind, cell: Cell, device: Device, rows: Table, floor: LaunchFloor) -> Scored:
     gpu, dtype, framework, version, variant = cell
     found = find_fit(device, kind.name, alike(dtype), Stack(framework, version, variant))
     p = read_parameters(kind.model, found.fit.values, f"architecture class {found.arch}")
+    inputs = len(rows)
+    p, scored, said = with_floor(kind, device, p, dtype, rows, floor)
+    rows = rows.take(scored)
+    inputs -= len(rows)
     time = kind.seconds(device, p, dtype, rows)
     seconds = np.asarray(time.seconds, float)
     half = np.exp(Z80 * np.hypot(spread_sigma(time, found.fit.spread), found.sigma))
@@ -75,8 +85,8 @@ def _scored(kind: Kind, cell: Cell, device: Device, rows: Table) -> Scored:
         file=rows.path.name, kind=kind.name, metric="latency", gpu=gpu, dtype=dtype, framework=framework, version=version,
         regimes=kind.regime(rows), models=np.full(len(rows), ""), lines=rows.lines.astype(float),
         measured=measured_seconds(rows), predicted=seconds, low=seconds / half, high=seconds * half,
-        roofline=np.maximum(*datasheet_seconds(kind, device, p, dtype, rows)), basis=found.label,
-        steps=found.steps, in_sample=_in_sample(found, rows.path, device),
+        roofline=np.maximum(*datasheet_seconds(kind, device, p, dtype, rows)), basis="; ".join(filter(None, (found.label, said))),
+        steps=found.steps, in_sample=fitted_on(found, rows.path, device.name), inputs=inputs,
     )  # fmt: skip
 
 
@@ -86,8 +96,3 @@ def datasheet_device(gpu: str) -> Device:
     if not target.arch:
         raise NotSupported(f"{target.name} was calibrated itself; tables of operators are scored on datasheet targets")
     return device_of(target)
-
-
-def _in_sample(found: Found, path: Path, device: Device) -> bool:
-    """By name: a user's file that is called like one of ours is flagged too, which costs it nothing but the flag."""
-    return path.name in found.fit.files and device.name in found.fit.gpus

@@ -10,6 +10,7 @@ from ridgepoint.errors import RidgeError
 from ridgepoint.prediction.physics.spread import Z80
 from ridgepoint.prediction.serving import Protocol, closed_loop
 from ridgepoint.prediction.serving_steps import step_error
+from ridgepoint.study.published.seen import fitted_on
 from ridgepoint.study.published.systems import system_kind
 from ridgepoint.study.published.systems_bench import bench_runs
 from ridgepoint.study.published.systems_serving import ServingRun, serving_runs
@@ -34,11 +35,11 @@ def score_systems(table: Table) -> Iterator["Scored | RidgeError"]:
 
 def score_bench(path: Path) -> Iterator["Scored | RidgeError"]:
     """The same of a result file of vLLM's bench or of GuideLLM."""
-    yield from _score_runs(path.name, list(bench_runs(path)), Protocol())
+    yield from _score_runs(path, list(bench_runs(path)), Protocol())
 
 
 def _score_serving(table: Table) -> Iterator["Scored | RidgeError"]:
-    yield from _score_runs(table.path.name, list(serving_runs(table)), Protocol())
+    yield from _score_runs(table.path, list(serving_runs(table)), Protocol())
 
 
 _SCORERS: Mapping[str, Callable[[Table], Iterator["Scored | RidgeError"]]] = {
@@ -48,7 +49,7 @@ _SCORERS: Mapping[str, Callable[[Table], Iterator["Scored | RidgeError"]]] = {
 
 
 def _score_runs(
-    file: str, found: Sequence["ServingRun | RidgeError"], protocol: Protocol
+    path: Path, found: Sequence["ServingRun | RidgeError"], protocol: Protocol
 ) -> Iterator["Scored | RidgeError"]:
     yield from (x for x in found if isinstance(x, RidgeError))
     for one in configurations([x for x in found if isinstance(x, ServingRun)]):
@@ -56,12 +57,12 @@ def _score_runs(
             yield one
             continue
         try:
-            yield from _scored(file, one, protocol)
+            yield from _scored(path, one, protocol)
         except RidgeError as error:
             yield error
 
 
-def _scored(file: str, one: Configuration, protocol: Protocol) -> Iterator[Scored]:
+def _scored(path: Path, one: Configuration, protocol: Protocol) -> Iterator[Scored]:
     first = one.runs[0]
     p, found = serving_fit(one.target, first.framework, first.version)
     served = closed_loop(one.steps, one.load, one.engine, p, protocol)
@@ -81,12 +82,12 @@ def _scored(file: str, one: Configuration, protocol: Protocol) -> Iterator[Score
         half = np.exp(Z80 * np.broadcast_to(np.asarray(sigmas[metric], float), measured.shape))
         value = np.asarray(predicted, float)
         yield Scored(
-            file=file, kind="serving", metric=metric, gpu=one.gpu, dtype=first.weight or one.plan.dtype,
+            file=path.name, kind="serving", metric=metric, gpu=one.gpu, dtype=first.weight or one.plan.dtype,
             framework=first.framework, version=first.version, regimes=_regimes(one)[rows],
             models=np.full(int(rows.sum()), first.model), lines=np.array([float(run.line) for run in one.runs])[rows],
             measured=measured[rows], predicted=value[rows], low=(value / half)[rows], high=(value * half)[rows],
             roofline=flat[metric][rows], basis=found.label, steps=found.steps,
-            in_sample=file in found.fit.files and one.target.name in found.fit.gpus,
+            in_sample=fitted_on(found, path, one.target.name),
         )  # fmt: skip
 
 

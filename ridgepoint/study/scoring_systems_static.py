@@ -79,11 +79,13 @@ def _scored(b: _Batches) -> Scored:
     batch, isl, osl = (b.column(name) for name in ("batch", "isl", "osl"))
     devices = b.column("n_gpus")
     measured = b.column("value") * _SCALES[b.metric]
-    host = b.p.step_s + b.p.layer_s * _layers(b.plan)
+    looped = "pytorch" in str(b.table.text("framework")[0]).lower() and "compile" in str(b.table.text("framework")[0])
+    server = 0.0 if looped else 1.0  # a loop over a compiled step has no scheduler and no front end
+    host = server * (b.p.step_s + b.p.layer_s * _layers(b.plan))
     steps = steps_of(b.plan, b.target)
     graph = replace(b.plan, launch="graph")
     first = np.asarray(step_time(replace(graph, step=prefill(batch, isl)), b.target).seconds, float)
-    token = np.asarray(steps.decode_s(batch, isl + osl / 2), float) + host + b.p.sequence_s * batch
+    token = np.asarray(steps.decode_s(batch, isl + osl / 2), float) + host + server * b.p.sequence_s * batch
     flat = np.broadcast_to(roofline_s(replace(graph, step=decode(batch, isl + osl / 2)), b.target), measured.shape)
     flat_first = np.broadcast_to(roofline_s(replace(graph, step=prefill(batch, isl)), b.target), measured.shape)
     if b.metric == "ttft":

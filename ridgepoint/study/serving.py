@@ -15,13 +15,14 @@ from ridgepoint.prediction.physics.spread import Z80
 from ridgepoint.prediction.serving import PROTOCOL, Engine, Load, Protocol, Served, Steps, closed_loop
 from ridgepoint.prediction.serving_engine import engine_of, stack_defaults
 from ridgepoint.prediction.serving_parameters import ServingParameters
+from ridgepoint.prediction.serving_power import mean_watts
 from ridgepoint.prediction.serving_steps import room_sequences, served_model, step_error, steps_of
 from ridgepoint.prediction.sheet.context import DEFAULT_STACK
 from ridgepoint.result import Value
 from ridgepoint.study.prices import Price, price_of
 from ridgepoint.study.question import check_step
 from ridgepoint.study.serving_fits import interval_sigmas, serving_fit
-from ridgepoint.workload import ALONE, Parallel, Plan, decode, load_model
+from ridgepoint.workload import ALONE, Parallel, Plan, decode, load_model, prefill
 
 __all__ = ["SLO_METRICS", "LoadAnswer", "LoadRow", "OnTarget", "PowerModel", "loaded_server", "parse_slo"]
 
@@ -32,8 +33,8 @@ _SLO = re.compile(r"(\w+)=([0-9.]+)\s*(s|ms|us|µs)")
 _SEARCHED = np.unique(np.round(np.geomspace(1, 4096, 160)))
 _METHOD = "closed form over predicted steps; model"
 
-PowerModel = Callable[[Plan, Target], float | None]
-"""Mean watts of one device during a step; None where it is not known."""
+PowerModel = Callable[[Plan, Target, float], Value]
+"""Mean watts of one device whose steps are like the plan's for this share of the time; NotSupported where unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class LoadRow:
     shares: Mapping[str, float]
     """Of the time of a token: the step's operators, the host, prompts of others, waiting for the front end."""
     within_slo: bool
-    joules_per_million_tokens: float | None = None
+    joules_per_million_tokens: Value | None = None
     price_per_million_tokens: float | None = None
 
 
@@ -128,7 +129,7 @@ class _Server:
 def loaded_server(
     model: str, on: Sequence[str], *, users: Sequence[int], isl: int, osl: int, with_: str = "", stack: str = "",
     parallel: Parallel = ALONE, slo: Mapping[str, float] | None = None, most_running: int | None = None,
-    chunk: int | None = None, rounds: float = np.inf, kv_dtype: str = "", power: PowerModel | None = None,
+    chunk: int | None = None, rounds: float = np.inf, kv_dtype: str = "", power: PowerModel = mean_watts,
 ) -> LoadAnswer:  # fmt: skip
     """TTFT, TPOT, latency and throughput of `users` in a closed loop on each target, and the most users within an SLO.
 
@@ -170,7 +171,7 @@ def loaded_server(
 
 def _on(
     plan: Plan, target: Target, framework: str, users: Sequence[int], isl: int, osl: int, slo: Mapping[str, float],
-    most_running: int | None, chunk: int | None, rounds: float, kv_dtype: str, power: PowerModel | None,
+    most_running: int | None, chunk: int | None, rounds: float, kv_dtype: str, power: PowerModel,
 ) -> OnTarget:  # fmt: skip
     defaults = stack_defaults(framework)
     version = plan.stack.partition(":")[2]
@@ -196,7 +197,7 @@ def _on(
     best = _best(server, slo, price, power) if slo else None
     notes = []
     absent = [*(["price (prices.toml in the data folder has none)"] if price is None else [])]
-    absent += ["energy (no power model)"] if power is None else []
+    absent += ["energy (no power model)"] if any(row.joules_per_million_tokens is None for row in rows) else []
     if absent:
         notes.append(f"absent: {', '.join(absent)}")
     limited = "KV cache" if room < most else "largest batch"
@@ -206,7 +207,7 @@ def _on(
     )  # fmt: skip
 
 
-def _best(server: _Server, slo: Mapping[str, float], price: Price | None, power: PowerModel | None) -> LoadRow | None:
+def _best(server: _Server, slo: Mapping[str, float], price: Price | None, power: PowerModel) -> LoadRow | None:
     """The most users whose means are all within the SLO, to within one step of the search (4 %)."""
     served = server.served(_SEARCHED)
     values = {"ttft": served.ttft_s, "tpot": served.tpot_s, "latency": served.latency_s}
@@ -217,7 +218,7 @@ def _best(server: _Server, slo: Mapping[str, float], price: Price | None, power:
 
 
 def _rows(
-    server: _Server, users: Sequence[float], slo: Mapping[str, float], price: Price | None, power: PowerModel | None
+    server: _Server, users: Sequence[float], slo: Mapping[str, float], price: Price | None, power: PowerModel
 ) -> list[LoadRow]:
     served = server.served(users)
     sigmas = interval_sigmas(server.p, served, server.elsewhere, server.found_sigma)
@@ -240,7 +241,7 @@ def _rows(
 
 def _row(
     server: _Server, served: Served, i: int, users: int, values: Mapping[str, Value], slo: Mapping[str, float],
-    price: Price | None, power: PowerModel | None,
+    price: Price | None, power: PowerModel,
 ) -> LoadRow:  # fmt: skip
     def at(column: object) -> float:
         return float(np.asarray(column, float)[i])
@@ -253,17 +254,34 @@ def _row(
         "front end": max(tpot - step - prompts, 0.0),
     }  # fmt: skip
     total = sum(parts.values())
-    watts = None
-    if power is not None:
-        watts = power(replace(server.plan, step=decode(running, server.isl + server.osl / 2)), server.target)
     return LoadRow(
         users=users, running=running, values=values, tokens_per_s_per_device=rate / devices,
         bound=_bound(server, parts, running, at(served.front_end), at(served.slot_wait_s) / at(served.latency_s)),
         shares={name: part / total for name, part in parts.items()},
         within_slo=all(values[metric].value <= bound for metric, bound in slo.items()),
-        joules_per_million_tokens=None if watts is None else watts * devices / rate * 1e6,
+        joules_per_million_tokens=_energy(server, power, running, parts, values["tokens_per_s"]),
         price_per_million_tokens=None if price is None else price.per_hour * devices / 3600 / rate * 1e6,
     )  # fmt: skip
+
+
+def _energy(
+    server: _Server, power: PowerModel, running: float, parts: Mapping[str, float], rate: Value
+) -> Value | None:
+    """Joules of all devices for a million tokens of answers: power of decode steps and of prompts by their shares of the
+    time, idle in between and while a pipeline's stage has no sequences."""
+    stages, total = server.steps.stages, sum(parts.values())
+    filled = min(1.0, running / stages)
+    tokens = decode(max(running / stages, 1.0), server.isl + server.osl / 2)
+    works = [(tokens, parts["operators"] / total), (prefill(1.0, server.isl), parts["prompts of others"] / total)]
+    try:
+        idle = power(replace(server.plan, step=tokens), server.target, 0.0)
+        each = [(power(replace(server.plan, step=step), server.target, 1.0), filled * share) for step, share in works]
+    except NotSupported:
+        return None
+    watts = idle.value + sum(share * (at_work.value - idle.value) for at_work, share in each)
+    joules = watts * server.plan.parallel.devices / rate.value * 1e6
+    half = float(np.exp(np.hypot(*(np.log(x.high / x.low) / 2 for x in (each[0][0], rate)))))
+    return Value(joules, joules / half, joules * half, idle.method)
 
 
 def _bound(server: _Server, parts: Mapping[str, float], running: float, front_end: float, waiting: float) -> str:

@@ -6,7 +6,7 @@ from ridgepoint.hardware import Target
 from ridgepoint.prediction.physics.device import device_of
 from ridgepoint.quantity import Array
 from ridgepoint.study.published.table import Floats
-from ridgepoint.workload import Linear, Plan
+from ridgepoint.workload import Linear, Plan, arithmetic_dtype
 
 __all__ = ["roofline_s"]
 
@@ -22,7 +22,7 @@ def roofline_s(plan: Plan, target: Target) -> Floats:
             continue
         moved = moved + op.count * op.bytes
         if isinstance(op, Linear):
-            unit = {"fp8": "fp8", "nvfp4": "fp4"}.get(op.weight.partition(":")[0], plan.dtype)
+            unit = arithmetic_dtype(op.weight, plan.dtype)
             rate = peaks.get(unit) or max(peaks.values())
             flops = flops + op.count * op.flops / rate
         elif op.kind == "attention":

@@ -7,7 +7,10 @@ from typing import Any
 
 from ridgepoint.errors import BadInput, RidgeError
 from ridgepoint.study.fitting.power import score_jobs, score_power
+from ridgepoint.study.launch_floor import LaunchFloor
+from ridgepoint.study.published.cells import readable
 from ridgepoint.study.published.power import JOB_COLUMNS
+from ridgepoint.study.published.registry import kind_of
 from ridgepoint.study.published.systems import system_kind
 from ridgepoint.study.published.systems_bench import is_bench_file
 from ridgepoint.study.published.table import read_table
@@ -29,10 +32,15 @@ class Validation:
     """Of all files together."""
     left_out: int
     """Rows flagged as suspect, or known as wrong, or refused."""
+    inputs: int = 0
+    """Rows that told the launch floor."""
 
 
-def validate(paths: Sequence[Path], progress: Callable[[str], None] = lambda _: None) -> Validation:
-    """Score every file; BadInput where a file is no table that can be scored. Nothing is fitted."""
+def validate(
+    paths: Sequence[Path], progress: Callable[[str], None] = lambda _: None, floor: LaunchFloor = None
+) -> Validation:
+    """Score every file; BadInput where a file is no table that can be scored. Nothing is fitted, but for the launch floor
+    of operators where `floor` asks to read it from their quickest rows, which then are not scored."""
     if not paths:
         raise BadInput("validate needs a CSV of measurements; its columns say what it is of (docs/validate.md)")
     scored: list[Scored] = []
@@ -40,7 +48,7 @@ def validate(paths: Sequence[Path], progress: Callable[[str], None] = lambda _: 
     rows = 0
     for path in paths:
         progress(path.name)
-        count, all_found = _scores(path)
+        count, all_found = _scores(path, floor)
         rows += count
         for found in all_found:
             if isinstance(found, RidgeError):
@@ -49,11 +57,14 @@ def validate(paths: Sequence[Path], progress: Callable[[str], None] = lambda _: 
                 scored.append(found)
     if not scored:
         raise BadInput(refused[0] if refused else f"{paths[0]}: no row in it can be scored")
+    inputs = sum(s.inputs for s in scored)
     kept = len({(s.file, line) for s in scored for line in s.lines.tolist()})
-    return Validation(tuple(scored), tuple(score_lines(scored)), tuple(dict.fromkeys(refused)), rows, rows - kept)
+    return Validation(
+        tuple(scored), tuple(score_lines(scored)), tuple(dict.fromkeys(refused)), rows, rows - kept - inputs, inputs
+    )
 
 
-def _scores(path: Path) -> tuple[int, Sequence["Scored | RidgeError"]]:
+def _scores(path: Path, floor: LaunchFloor) -> tuple[int, Sequence["Scored | RidgeError"]]:
     """How many measurements a file has, and the groups of those that can be predicted or their refusals."""
     if is_bench_file(path):
         found = list(score_bench(path))
@@ -63,7 +74,9 @@ def _scores(path: Path) -> tuple[int, Sequence["Scored | RidgeError"]]:
         return len(table), list(score_jobs(table))
     if system_kind(table):
         return len(table), list(score_systems(table))
-    return len(table), [*score_operators(table), *(score_power(table) if table.has("power_w") else ())]
+    sound, unreadable = readable(kind_of(table), table)
+    refused = [BadInput(text) for text in unreadable]
+    return len(table), [*refused, *score_operators(sound, floor), *(score_power(sound) if sound.has("power_w") else ())]
 
 
 def above(validation: Validation, bound: float) -> list[ScoreLine]:
@@ -80,4 +93,5 @@ def document(validation: Validation) -> dict[str, Any]:
         "refused": list(validation.refused),
         "measurements": validation.rows,
         "left_out": validation.left_out,
+        "launch_floor_inputs": validation.inputs,
     }

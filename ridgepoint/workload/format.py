@@ -18,7 +18,8 @@ class Format:
     """A weight format: `bits` per weight and scales per row (`group` 0) or per `group` inputs of a row.
 
     `scale_bytes` counts what is stored with each group: scale, and zero point where there is one.
-    `activation_bits`: 0 if activations keep their dtype, 8 if they are quantised at run time.
+    `rows` share a scale. `activation_bits`: 0 if activations keep their dtype, else the bits to which they are quantised
+    at run time.
     """
 
     name: str
@@ -26,10 +27,11 @@ class Format:
     group: int
     scale_bytes: float
     activation_bits: int = 0
+    rows: int = 1
 
     def weight_bytes(self, n: Array, k: Array) -> Array:
         """Bytes of an n x k matrix with its scales."""
-        scales = n * np.ceil(k / self.group) if self.group else n
+        scales = np.ceil(n / self.rows) * (np.ceil(k / self.group) if self.group else 1.0)
         return n * k * self.bits / 8 + scales * self.scale_bytes
 
     def takes(self, k: int) -> bool:
@@ -46,12 +48,14 @@ _QUANTISED = {
         "nf4", 4, 64, 4
     ),  # one fp32 absmax per block of 64 (QLoRA, arXiv 2305.14314, without double quantisation)
     "fp8": Format("fp8", 8, 0, 4, activation_bits=8),  # e4m3, one fp32 scale per row and per token
+    "fp8:block": Format("fp8:block", 8, 128, 4, activation_bits=8, rows=128),  # one fp32 scale per 128 x 128 weights
+    "nvfp4": Format("nvfp4", 4, 16, 1, activation_bits=4),  # e2m1, one e4m3 scale per 16 weights of a row
 }
 INT4_GROUPS = (32, 64, 128, 256)
 
 
 def format_named(name: str) -> Format:
-    """The format of that name: a dtype, or int8, int8:dyn, int8:dyn:token, int4:gN, nf4, fp8."""
+    """The format of that name: a dtype, or int8, int8:dyn, int8:dyn:token, int4:gN, nf4, fp8, fp8:block, nvfp4."""
     if name in _PLAIN:
         return _PLAIN[name]
     if name in _QUANTISED:
@@ -66,7 +70,10 @@ def format_named(name: str) -> Format:
 
 
 def arithmetic_dtype(weight: str, act: str) -> str:
-    """The dtype whose units multiply: int8 where activations are quantised too, fp8, else that of the activations."""
+    """The dtype whose units multiply: int8 or a float where activations are quantised too, else that of the activations."""
     if weight.startswith("int8:dyn"):
         return "int8"
-    return weight if weight == "fp8" else act
+    return _FLOATS.get(weight, act)
+
+
+_FLOATS = {"fp8": "fp8", "fp8:block": "fp8", "nvfp4": "fp4"}

@@ -97,7 +97,9 @@ def decode_work_time(
     )
     busy_s = _busy_s(device, p, work, group, peak)
     compute_s = work.flops / peak
-    seconds = np.maximum(fixed_s + joined(p.sharpness, busy_s, memory_s / p.dram_share), compute_s)
+    seconds = np.maximum(
+        fixed_s + joined(p.sharpness, busy_s, memory_s / (device.stream_share * p.dram_share)), compute_s
+    )
     return PhysicalTime(seconds, compute_s, memory_s, seconds * 0.0 + fixed_s)
 
 

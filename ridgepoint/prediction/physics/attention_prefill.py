@@ -97,7 +97,7 @@ def tiled_time(
     if warm:
         compulsory = compulsory * missing_share(compulsory / (device.l2_bytes * p.resident))
     beside = summed(w.kv_new_bytes for w in works)
-    stream_s = (compulsory + p.key_passes * beside) / (device.dram_bytes_per_s * p.dram_share)
+    stream_s = (compulsory + p.key_passes * beside) / (device.stream_bytes_per_s * p.dram_share)
     packed = _packed_share(p, works)
     alone_s, packed_s = (_busy_s(device, p, works, peak, packs) for packs in (False, True))
     busy_s = (1.0 - packed) * alone_s + packed * packed_s

@@ -3,18 +3,27 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import Arch, Fit, load_arch
-from ridgepoint.prediction.physics.device import Device
 
-__all__ = ["OWN_VARIANTS", "Found", "Stack", "find_fit"]
+__all__ = ["OWN_VARIANTS", "Found", "Machine", "Stack", "class_chain", "find_fit", "operation_of"]
 
 
 OWN_VARIANTS = ("pointwise", "collective")
 """Operators whose variants begin with an operation of its own: families of pointwise kernels, kinds of collectives."""
+
+
+class Machine(Protocol):
+    """What a fit is looked up by: a name, and the class; a `Device` has both."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def arch(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,37 +54,51 @@ class Found:
         return f"{fit.operator} of {self.arch}, {fit.dtype}, {stack}, fitted on {', '.join(fit.gpus)}"
 
 
-def find_fit(device: Device, operator: str, dtypes: tuple[str, ...], stack: Stack) -> Found:
+def find_fit(device: Machine, operator: str, dtypes: tuple[str, ...], stack: Stack) -> Found:
     """The nearest fit of an operator: of the class before other classes, of the first dtype before the next, then by stack.
 
     A variant that is an operator of its own (`OWN_VARIANTS`) is never taken for another; most of the time of such
-    operators is the stack's launch, so the stack comes before the class.
+    operators is the stack's launch, so the stack comes before the class. So it does for quantised formats, whose kernels
+    differ between frameworks by more than between classes (blocked fp8 up to 16 times).
 
     Raises NotSupported naming the dtypes that the class has for the operator.
     """
     have: set[str] = set()
     own, later = operator in OWN_VARIANTS, []
-    for arch in _chain(device.arch):
-        fits = [f for f in arch.of(operator) if not own or _operation(f.variant) == _operation(stack.variant)]
+    for arch in class_chain(device.arch):
+        fits = [f for f in arch.of(operator) if not own or operation_of(f.variant) == operation_of(stack.variant)]
         have |= {fit.dtype for fit in fits}
         for dtype in dtypes:
             candidates = [_found(device, arch, fit, stack) for fit in fits if fit.dtype == dtype]
             if not candidates:
                 continue
             nearest = min(candidates, key=_distance(stack, own))
-            if not own or _launched_alike(stack.framework, nearest.fit.framework):
+            if _of_like_stack(operator, dtype, stack.framework, nearest.fit.framework):
                 return nearest
             later.append(nearest)
     if later:
         return later[0]
     known = ", ".join(sorted(have)) or "nothing"
+    known += " (a checkpoint in fp32 can be run in 16 bits)" if "fp32" in dtypes and "bf16" in have else ""
+    formats = f" in {' or '.join(dtypes)}" if any(dtypes) else ""
     raise NotSupported(
-        f"{device.name}: no {operator} in {' or '.join(dtypes)} was measured on its class ({device.arch or 'none'}) or a "
+        f"{device.name}: no {operator}{formats} was measured on its class ({device.arch or 'none'}) or a "
         f"like one; measured: {known}; `ridge calibrate --from FILE.csv` fits it from a sweep of your own"
     )
 
 
-def _chain(name: str) -> Iterator[Arch]:
+_WHOLE = ("bf16", "fp16", "fp32", "")
+"""Formats that nobody had to write kernels for."""
+
+
+def _of_like_stack(operator: str, dtype: str, wanted: str, have: str) -> bool:
+    """Whether a fit of the stack `have` may answer before other classes are asked."""
+    if operator in OWN_VARIANTS:
+        return _launched_alike(wanted, have)
+    return dtype in _WHOLE or operator == "power" or not wanted or _same_framework(wanted, have)
+
+
+def class_chain(name: str) -> Iterator[Arch]:
     """The class, then those it is pooled from, breadth first, each once."""
     queue, seen = [name], set[str]()
     while queue:
@@ -87,13 +110,13 @@ def _chain(name: str) -> Iterator[Arch]:
             queue += arch.pooled_from
 
 
-def _found(device: Device, arch: Arch, fit: Fit, stack: Stack) -> Found:
+def _found(device: Machine, arch: Arch, fit: Fit, stack: Stack) -> Found:
     known = {t.step: t.sigma for t in arch.transfers if t.operator == fit.operator}
     steps = tuple(_steps(device, arch, fit, stack))
     return Found(fit, steps, float(np.sqrt(sum(known.get(step, 0.0) ** 2 for step in steps))), arch.name)
 
 
-def _steps(device: Device, arch: Arch, fit: Fit, stack: Stack) -> Iterator[str]:
+def _steps(device: Machine, arch: Arch, fit: Fit, stack: Stack) -> Iterator[str]:
     if arch.name != device.arch:
         yield "class"
     elif device.name not in fit.gpus:
@@ -151,7 +174,7 @@ def _launched_alike(wanted: str, have: str) -> bool:
     return not wanted or _same_framework(wanted, have) or all(graphs)
 
 
-def _operation(variant: str) -> str:
+def operation_of(variant: str) -> str:
     """What a variant does: its first word; kernels follow it."""
     return variant.partition(" ")[0]
 

@@ -21,10 +21,10 @@ class GemmParameters(Parameters, frozen=True, kw_only=True):
     """What kernels of one class, format and software stack reach of the datasheet's rates."""
 
     tensor_share: Annotated[float, within(0.1, 1.0, "of the dense peak: what a tile's inner loop reaches")] = 0.9
-    l2_bytes_per_clock: Annotated[float, within(4, 400, "bytes that L2 hands to an SM in a clock, all SMs asking")] = 64
+    l2_bytes_per_clock: Annotated[float, within(4, 128, "bytes that L2 hands to an SM in a clock, all SMs asking")] = 64
     step_clocks: Annotated[float, within(20, 4000, "clocks of a step along k that nothing else bounds: latency")] = 200
-    step_sharpness: Annotated[float, within(1, 8, "exponent joining a step's arithmetic, reads, latency; 1 adds")] = 4
-    tile_clocks: Annotated[float, within(20, 2e4, "clocks before and after a tile's loop")] = 200
+    step_sharpness: Annotated[float, within(2, 8, "exponent joining a step's arithmetic, reads, latency; 1 adds")] = 4
+    tile_clocks: Annotated[float, within(20, 2000, "clocks before and after a tile's loop")] = 200
     store_bytes_per_clock: Annotated[float, within(1, 400, "bytes of a finished tile that an SM stores in a clock")] = (
         16
     )
@@ -36,11 +36,8 @@ class GemmParameters(Parameters, frozen=True, kw_only=True):
         float, within(1e-8, 1e-2, "s, of adding up parts of a product split along k; large: no split")
     ] = 3e-6
     wave_steps: Annotated[float, within(0.01, 1.0, "1: a last wave counts whole; 0: work is spread evenly")] = 0.3
-    resident: Annotated[float, within(0.02, 1.5, "of L2: what of it a loop's operands can stay in")] = 0.95
+    resident: Annotated[float, within(0.3, 1.1, "of L2: what of it a loop's operands can stay in")] = 0.95
     joules_per_flop: Annotated[float, within(1e-14, 5e-12, "J per FLOP that count against the power limit")] = 7e-13
-    power_sharpness: Annotated[
-        float, within(1.5, 8, "exponent joining that limit's time; 8: clocks give way at it alone")
-    ] = 5
     quantise_s: Annotated[float, within(1e-9, 5e-4, "s, of the kernels that quantise activations, once")] = 1e-9
     quantise_row_s: Annotated[float, within(1e-13, 1e-7, "s that they take for each row, as of an atomic maximum")] = (
         1e-13
@@ -69,6 +66,9 @@ _CHUNK = 2048
 """Shapes looked at together: what is computed for each tile and split of them stays in the processor's cache."""
 _STEP_BYTES = 128.0
 """Bytes along k of one step of a tile: a swizzled line of shared memory, 64 elements of bf16."""
+_POWER_SHARPNESS = 4.0
+"""Exponent joining the time that the power limit alone allows: clocks give way before it is reached. Fitted freely, it and
+`tensor_share` stand for each other on a card whose limit always binds, and then carry to no other card."""
 _CLIFF = 0.1
 """Share beyond the capacity at which nothing of a cycle is left: replacement is close to least recently used."""
 _ALWAYS_MISSING = 0.01
@@ -99,11 +99,11 @@ def gemm_time(
     flops = 2.0 * batch * m * n * k
     read, written = _dram_bytes(p, device, loop, form, (m, n, k, batch))
     memory_s = (read + written) / device.dram_bytes_per_s
-    stream_s = (read + written * p.write_cost) / (device.dram_bytes_per_s * p.dram_share)
+    stream_s = (read + written * p.write_cost) / (device.stream_bytes_per_s * p.dram_share)
     energy_s = flops * (p.joules_per_flop / device.tdp_w)
     compute_s = np.maximum(flops / form.peak(device), energy_s)
     joined_s = _joined(_fastest_tiling(device, p, form, m, n, k, batch), stream_s, p.sharpness)
-    busy_s = np.maximum(_joined(joined_s, energy_s, p.power_sharpness), np.maximum(compute_s, memory_s))
+    busy_s = np.maximum(_joined(joined_s, energy_s, _POWER_SHARPNESS), np.maximum(compute_s, memory_s))
     fixed_s = p.launch_s + (_quantise_s(device, p, batch * m, k) if form.quantises else 0.0)
     return PhysicalTime(fixed_s + busy_s, compute_s, memory_s, busy_s * 0.0 + fixed_s)
 
@@ -115,7 +115,7 @@ def _joined(a: Floats, b: Floats, exponent: float) -> Floats:
 
 def _quantise_s(device: Device, p: GemmParameters, m: Floats, k: Floats) -> Floats:
     """Kernels of their own: activations in, quantised ones and scales out."""
-    return p.quantise_s + p.quantise_row_s * m + p.quantise_bytes * m * k / (device.dram_bytes_per_s * p.dram_share)
+    return p.quantise_s + p.quantise_row_s * m + p.quantise_bytes * m * k / (device.stream_bytes_per_s * p.dram_share)
 
 
 def _dram_bytes(

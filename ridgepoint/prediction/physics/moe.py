@@ -104,7 +104,7 @@ def moe_time(
     nominal = np.maximum(t, 1.0) * k / load.experts
     up = _product(device, p, form, load, nominal, other, rows, both * i, h, missing)
     down = _product(device, p, form, load, nominal, other, rows, h, i, missing)
-    stream = device.dram_bytes_per_s * p.dram_share
+    stream = device.stream_bytes_per_s * p.dram_share
     beside = (p.row_passes * passed + p.token_passes * t * k * h * form.out_bytes) / stream
     fixed = p.fixed_s + p.expert_s * load.touched
     seconds = fixed + up + down + beside
@@ -118,7 +118,7 @@ def _product(
     nominal: Floats, other: Floats, rows: Floats, n: Floats, k: Floats, missing: Floats,
 ) -> Floats:  # fmt: skip
     """Seconds of one grouped product, rows of all touched experts x k -> n."""
-    stream = device.dram_bytes_per_s * p.dram_share / missing
+    stream = device.stream_bytes_per_s * p.dram_share / missing
     weights = load.touched * n * k * form.weight_bytes / (stream * (1.0 + _QUEUES))
     others = rows * (k * form.act_bytes + n * form.out_bytes) / stream
     usual: Floats | None = None

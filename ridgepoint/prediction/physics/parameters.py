@@ -49,8 +49,11 @@ def read_parameters(model: type[P], values: Mapping[str, float], where: str) -> 
     """The parameters from an architecture file; raises BadInput naming the field that is missing, unknown or outside."""
     missing = {p.name for p in parameters_of(model)} - set(values)
     if missing:
-        raise BadInput(f"{where}: parameter {min(missing)} is missing")
+        raise BadInput(f"{where}: parameter {min(missing)} is missing{_AGAIN}")
     try:
         return msgspec.convert(dict(values), model)
     except msgspec.ValidationError as error:
-        raise BadInput(f"{where}: {error}") from None
+        raise BadInput(f"{where}: {error}{_AGAIN}") from None
+
+
+_AGAIN = "; a class of yours that an earlier version fitted is fitted again by `ridge calibrate --from FILE.csv`"

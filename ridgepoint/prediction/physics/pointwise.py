@@ -134,7 +134,7 @@ def pointwise_time(
     floor = p.launch_s * operator.host
     kernel = _joined(
         p.sharpness,
-        (compulsory + lost) / p.dram_share,
+        (compulsory + lost) / (device.stream_share * p.dram_share),
         (moved + again) / (p.l2_bytes_per_clock * sm_hz),
         compute + blocks * (p.row_clocks / sm_hz),
         chain,

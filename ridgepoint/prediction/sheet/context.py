@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
-
-import numpy as np
+from typing import NamedTuple, TypeVar
 
 from ridgepoint.errors import UnknownName
 from ridgepoint.hardware import Target, data_folder
@@ -73,10 +71,14 @@ def parameters_for(
     return _looked_up(sheet.device.name, sheet.device.arch, operator, dtypes, model, stack, sheet.home)
 
 
+class _Machine(NamedTuple):
+    name: str
+    arch: str
+
+
 @cache
 def _looked_up(
     name: str, arch: str, operator: str, dtypes: tuple[str, ...], model: type[P], stack: Stack, _home: str
 ) -> tuple[P, Found]:
-    device = Device(name, arch, 0, np.nan, np.nan, np.nan, np.nan, {}, {})
-    found = find_fit(device, operator, dtypes, stack)
+    found = find_fit(_Machine(name, arch), operator, dtypes, stack)
     return read_parameters(model, found.fit.values, f"architecture class {found.arch}"), found

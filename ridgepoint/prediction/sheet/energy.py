@@ -8,11 +8,17 @@ from ridgepoint.hardware import Target
 from ridgepoint.prediction.optime import OpTime
 from ridgepoint.prediction.physics.device import device_of
 from ridgepoint.prediction.physics.found import Stack, find_fit
-from ridgepoint.prediction.physics.power import kernel_energy, power_parameters
+from ridgepoint.prediction.physics.power import idle_power, kernel_energy, power_parameters
 from ridgepoint.prediction.physics.spread import Z80, spread_sigma
 from ridgepoint.result import Value
 
-__all__ = ["step_energy"]
+__all__ = ["idle_watts", "step_energy"]
+
+
+def idle_watts(target: Target) -> float:
+    """What one device draws with clocks up and nothing to do; a model."""
+    device = device_of(target)
+    return idle_power(device, power_parameters(find_fit(device, "power", ("",), Stack())))
 
 
 def step_energy(times: Sequence[OpTime], step_sigma: float, target: Target) -> Value:

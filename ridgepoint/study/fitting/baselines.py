@@ -5,14 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from ridgepoint.study.fitting.classes import FittedCell
-from ridgepoint.study.fitting.held_out import fold_of
+from ridgepoint.study.fitting.held_out import FOLDS, fold_of
 from ridgepoint.study.published.cells import measured_seconds
 from ridgepoint.study.published.kind import datasheet_seconds
 from ridgepoint.study.published.table import Floats
 
 __all__ = ["fitted_roofline", "roofline"]
-
-_FOLDS = 4
 
 
 def roofline(cell: FittedCell) -> Floats:
@@ -23,9 +21,9 @@ def roofline(cell: FittedCell) -> Floats:
 def fitted_roofline(cell: FittedCell) -> Floats:
     """t0 + max(FLOPs / (a peak), bytes / (b bandwidth)): the three fitted with each row's shape left out."""
     sides, measured = _sides(cell), measured_seconds(cell.table)
-    fold = fold_of(cell.kind.shape(cell.table), _FOLDS)
+    fold = fold_of(cell.kind.shape(cell.table), FOLDS)
     out = np.full(len(measured), np.nan)
-    for turn in range(_FOLDS):
+    for turn in range(FOLDS):
         seen, unseen = fold != turn, fold == turn
         if unseen.any() and seen.any():
             t0, a, b = _fitted(sides, measured, seen)

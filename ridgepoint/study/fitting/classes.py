@@ -1,17 +1,21 @@
 """Fit a class of machines: parameters of every cell of its published tables, widths of intervals, errors of transfers."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import islice
 
 import msgspec
 import numpy as np
 
 from ridgepoint.hardware import Fit, Transfer
 from ridgepoint.prediction.physics.device import Device
+from ridgepoint.prediction.physics.found import class_chain, operation_of
+from ridgepoint.prediction.physics.optime import PhysicalTime
 from ridgepoint.prediction.physics.parameters import Parameters
-from ridgepoint.study.fitting.held_out import fit_rows, fold_of, out_of_sample
-from ridgepoint.study.fitting.widths import fit_spread, robust_sigma
+from ridgepoint.prediction.sheet.linear import alike
+from ridgepoint.study.fitting.held_out import FOLDS, fit_rows, fold_of, out_of_sample
+from ridgepoint.study.fitting.widths import fit_spreads, robust_sigma
 from ridgepoint.study.published.cells import Cell, cells, measured_seconds
 from ridgepoint.study.published.kind import Kind
 from ridgepoint.study.published.spelling import our_dtypes
@@ -23,11 +27,10 @@ Group = tuple[str, str, str]
 """gpu, dtype, and the variant where variants are operators of their own."""
 _PULL = 4.0
 """How many rows the parameters that all stacks share count for, in the fit of one of them."""
-_FEWEST_ROWS = 100
+_FEWEST_ROWS = 60
 """Of a cell, for its parameters to say anything of how parameters carry."""
 _POOLED_ROWS = 800
 _EVALUATIONS = 40
-_FOLDS = 4
 
 
 @dataclass(frozen=True)
@@ -69,18 +72,18 @@ def fit_group(kind: Kind, table: Table, key: Group, device_named: Callable[[str]
     group = _by_machine(cells(kind, table, our_dtypes), kind.pools)[key]
     device = device_named(gpu)
     everything = _joined(list(group.values()))
-    fold = fold_of(kind.shape(everything), _FOLDS)
+    fold = fold_of(kind.shape(everything), FOLDS)
     shared = _shared(kind, device, dtype, everything)
     priors = [
         _shared(kind, device, dtype, everything.take(fold != turn), shared) if (fold != turn).any() else shared
-        for turn in range(_FOLDS)
+        for turn in range(FOLDS)
     ]
     out, start = [], 0
     for cell, rows in group.items():
         p = fit_rows(kind, device, dtype, rows, shared, _PULL, _EVALUATIONS)
         mine = fold[start : start + len(rows)]
         start += len(rows)
-        unseen = out_of_sample(kind, device, dtype, rows, _FOLDS, priors, _PULL, _EVALUATIONS, mine)
+        unseen = out_of_sample(kind, device, dtype, rows, FOLDS, priors, _PULL, _EVALUATIONS, mine)
         out.append(FittedCell(kind, cell, device, rows, p, unseen))
     if len({cell[2] for cell in group}) > 1:
         out.append(_pooled_cell(kind, device, (gpu, dtype, "", "", variant), group, shared))
@@ -123,21 +126,37 @@ def _pooled_cell(kind: Kind, device: Device, cell: Cell, group: Mapping[Cell, Ta
     return FittedCell(kind, cell, device, _joined(tables), shared, np.concatenate(unseen))
 
 
-def fits_of(fitted: Sequence[FittedCell], today: date) -> Iterator[Fit]:
-    """The rows of a class's file."""
-    for one in fitted:
-        _, dtype, framework, version, variant = one.cell
-        time = one.kind.seconds(one.device, one.parameters, dtype, one.table)
-        values = {name: float(f"{value:.4g}") for name, value in msgspec.structs.asdict(one.parameters).items()}
-        yield Fit(
-            operator=one.kind.name, dtype=dtype, framework=framework, version=version, variant=variant, values=values,
-            spread=tuple(round(c, 3) for c in fit_spread(time, one.log_errors)), files=(one.table.path.name,),
-            gpus=(one.device.name,), rows=len(one.table), date=today.isoformat(),
-        )  # fmt: skip
+def fits_of(fitted: Sequence[FittedCell], today: date) -> list[Fit]:
+    """The rows of classes' files, one for each cell; cells of one operator share the slopes of their intervals, which those
+    of single stacks tell."""
+    spreads: dict[int, tuple[float, ...]] = {}
+    for name in {one.kind.name for one in fitted}:
+        mine = [i for i, one in enumerate(fitted) if one.kind.name == name]
+        times = [_time(fitted[i]) for i in mine]
+        errors, alone = [fitted[i].log_errors for i in mine], [bool(fitted[i].cell[2]) for i in mine]
+        spreads |= dict(zip(mine, fit_spreads(times, errors, alone), strict=True))
+    return [_fit(one, spreads[i], today) for i, one in enumerate(fitted)]
+
+
+def _time(one: FittedCell) -> PhysicalTime:
+    return one.kind.seconds(one.device, one.parameters, one.cell[1], one.table)
+
+
+def _fit(one: FittedCell, spread: Sequence[float], today: date) -> Fit:
+    _, dtype, framework, version, variant = one.cell
+    return Fit(
+        operator=one.kind.name, dtype=dtype, framework=framework, version=version, variant=variant,
+        values={name: float(f"{value:.4g}") for name, value in msgspec.structs.asdict(one.parameters).items()},
+        spread=tuple(round(c, 3) for c in spread), files=(one.table.path.name,), gpus=(one.device.name,),
+        rows=len(one.table), date=today.isoformat(),
+    )  # fmt: skip
 
 
 def transfers_of(fitted: Sequence[FittedCell]) -> list[Transfer]:
-    """How far off one cell's parameters are on another's rows, beyond that cell's own error: by what differs."""
+    """How far off one cell's parameters are on another's rows, beyond that cell's own error: by what differs.
+
+    Of classes only such pairs count as a question would make: the other class would ask this one first, had it no fits.
+    """
     seen: dict[tuple[str, str], list[float]] = {}
     for source in fitted:
         for other in fitted:
@@ -159,7 +178,7 @@ def _step(a: FittedCell, b: FittedCell) -> str:
         return ""
     (_, _, framework, version, variant), (_, _, framework_b, version_b, variant_b) = a.cell, b.cell
     if a.device.arch != b.device.arch:
-        return "class" if framework == framework_b else ""
+        return "class" if framework == framework_b and _asks_first(b, a) else ""
     if a.device.name != b.device.name:
         return "gpu" if framework == framework_b else ""
     if framework != framework_b:
@@ -167,6 +186,15 @@ def _step(a: FittedCell, b: FittedCell) -> str:
     if version != version_b:
         return "version"
     return "variant" if variant != variant_b else ""
+
+
+def _asks_first(cell: FittedCell, source: FittedCell) -> bool:
+    """Whether `source` is of the class that answers for this cell's, where that has no fits itself."""
+    for arch in islice(class_chain(cell.device.arch), 1, None):
+        fits = [fit for fit in arch.of(cell.kind.name) if fit.dtype in alike(cell.cell[1])]
+        if any(cell.kind.pools or operation_of(fit.variant) == operation_of(cell.cell[4]) for fit in fits):
+            return arch.name == source.device.arch
+    return False
 
 
 def _added(source: FittedCell, other: FittedCell) -> float:

@@ -13,7 +13,15 @@ from ridgepoint.study.published.cells import measured_seconds
 from ridgepoint.study.published.kind import Kind
 from ridgepoint.study.published.table import Floats, Table, Texts
 
-__all__ = ["fit_rows", "fold_of", "out_of_sample"]
+__all__ = ["FOLDS", "fit_rows", "fold_of", "out_of_sample", "turn_of"]
+
+FOLDS = 4
+"""Turns in which rows are left out."""
+
+
+def turn_of(shape: str, folds: int = FOLDS) -> int:
+    """In which turn a shape is left out wherever it occurs; some turns may have none."""
+    return zlib.crc32(shape.encode()) % folds
 
 
 def fold_of(shapes: Texts, folds: int) -> npt.NDArray[np.int64]:
@@ -51,7 +59,7 @@ def fit_rows(
 
 
 def out_of_sample(
-    kind: Kind, device: Device, dtype: str, table: Table, folds: int = 4, prior: Sequence[Parameters] = (),
+    kind: Kind, device: Device, dtype: str, table: Table, folds: int = FOLDS, prior: Sequence[Parameters] = (),
     pull: float = 0.0, evaluations: int = 60, fold: npt.NDArray[np.int64] | None = None,
 ) -> Floats:  # fmt: skip
     """Predicted seconds of each row by parameters fitted without any row of its fold (leave-shape-out: `fold_of`).

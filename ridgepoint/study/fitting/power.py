@@ -19,7 +19,7 @@ from ridgepoint.prediction.sheet.linear import alike
 from ridgepoint.study.fitting.classes import FittedCell
 from ridgepoint.study.fitting.held_out import fold_of
 from ridgepoint.study.fitting.robust import fit_parameters
-from ridgepoint.study.fitting.widths import fit_spread, robust_sigma
+from ridgepoint.study.fitting.widths import fit_spreads, robust_sigma
 from ridgepoint.study.published.cells import Cell, cells
 from ridgepoint.study.published.kind import Kind
 from ridgepoint.study.published.power import (
@@ -32,6 +32,7 @@ from ridgepoint.study.published.power import (
     power_rows,
 )
 from ridgepoint.study.published.registry import kind_of
+from ridgepoint.study.published.seen import fitted_on
 from ridgepoint.study.published.spelling import our_dtypes
 from ridgepoint.study.published.table import Floats, Table
 from ridgepoint.study.scoring import Scored, datasheet_device
@@ -230,7 +231,7 @@ def _row(
         np.concatenate([np.broadcast_to(np.asarray(getattr(t, x), float), np.shape(t.seconds)) for t in times])
         for x in ("seconds", "compute_s", "memory_s", "fixed_s")
     ))  # fmt: skip
-    spread = fit_spread(joined, np.concatenate(errors))
+    spread = fit_spreads([joined], [np.concatenate(errors)])[0]
     return Fit(
         operator=operator, dtype=dtype, framework=framework, version=version, variant=variant,
         values={name: float(f"{value:.4g}") for name, value in msgspec.structs.asdict(p).items()},
@@ -306,12 +307,8 @@ def _scored(kind: Kind, cell: Cell, device: Device, rows: Table, whole: Table) -
         measured=rows.number("power_w"), predicted=watts,
         low=np.minimum(watts, np.maximum(watts / half, 0.9 * idle_power(device, p) / np.exp(Z80 * found.sigma))),
         high=np.minimum(watts * half, highest), roofline=np.full(len(rows), device.tdp_w),
-        basis=f"{found.label} (a model)", steps=found.steps, in_sample=_in_sample(found, rows, device),
+        basis=f"{found.label} (a model)", steps=found.steps, in_sample=fitted_on(found, rows.path, device.name),
     )  # fmt: skip
-
-
-def _in_sample(found: Found, rows: Table, device: Device) -> bool:
-    return rows.path.name in found.fit.files and device.name in found.fit.gpus
 
 
 def fit_jobs(device: Device, jobs: JobRows, rows: np.ndarray | None = None) -> LimitParameters:
@@ -383,5 +380,5 @@ def _job_scored(
         regimes=np.array([f"limit {limit:g} W" for limit in jobs.limit_w], dtype=np.str_), models=np.full(count, ""),
         lines=jobs.lines, measured=measured, predicted=predicted, low=predicted / half, high=predicted * half,
         roofline=yardstick, basis=f"{found.label} (a model, from the job's row at its highest limit)", steps=found.steps,
-        in_sample=_in_sample(found, table, device),
+        in_sample=fitted_on(found, table.path, device.name),
     )  # fmt: skip

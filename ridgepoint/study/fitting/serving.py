@@ -21,7 +21,7 @@ from ridgepoint.study.fitting.widths import robust_sigma
 from ridgepoint.study.published.systems_requests import RequestRun, request_runs
 from ridgepoint.study.published.systems_serving import serving_runs
 from ridgepoint.study.published.systems_settled import Configuration, configurations
-from ridgepoint.study.published.table import Floats, Table
+from ridgepoint.study.published.table import Floats, Table, fingerprint
 from ridgepoint.study.serving_fits import serving_fit
 
 __all__ = ["FittedServing", "add_serving", "fit_serving", "held_out_lines", "remembered", "transfers_of_requests"]
@@ -278,7 +278,7 @@ def add_serving(
                 f"{table.path.name}: its machines were calibrated themselves; a server's fit needs datasheet targets"
             )
         own = [one for one in fitted if one.members[0].target.arch == name]
-        source = f"published measurements, normalised; {len(table)} rows"
+        source = f"published measurements, normalised; {fingerprint(table.path)}; {len(table)} rows"
         _written(name, folder, [one.fit(today) for one in own], [], {table.path.name: source})
         _written(name, folder, [one.fit(today) for one in own], transfers_of_requests(own[0], requests), {})
     return fitted

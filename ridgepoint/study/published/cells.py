@@ -7,7 +7,7 @@ import numpy as np
 from ridgepoint.study.published.kind import Kind
 from ridgepoint.study.published.table import Floats, Mask, Table, Texts
 
-__all__ = ["Cell", "cells", "measured_seconds", "plausible"]
+__all__ = ["Cell", "cells", "measured_seconds", "plausible", "readable"]
 
 Cell = tuple[str, str, str, str, str]
 """What has parameters of its own: gpu, dtype, framework, version, variant."""
@@ -34,6 +34,35 @@ def cells(kind: Kind, table: Table, dtypes: Callable[[Texts], Texts]) -> Mapping
 _WORDS = ("op", "distribution", "dtype")
 _MAY_BE_NONE = ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode", "window")
 _LARGEST = 1e12
+
+
+_OPTIONAL = ("batch", "window", "devices_per_node", "power_w")
+"""Columns that hold numbers where a table has them."""
+
+
+def readable(kind: Kind, table: Table) -> tuple[Table, list[str]]:
+    """The rows whose cells are numbers where numbers are read, and a line about each column that has others."""
+    good = np.full(len(table), True)
+    said = []
+    for name in (*kind.columns, *(x for x in _OPTIONAL if table.has(x) and x not in kind.columns)):
+        if name not in _WORDS:
+            bad = np.array([not _is_number(cell) for cell in table.text(name)], dtype=np.bool_)
+            if bad.any():
+                first = int(np.flatnonzero(bad)[0])
+                more = f", and {int(bad.sum()) - 1} more like it" if bad.sum() > 1 else ""
+                said.append(
+                    f"line {table.lines[first]}: {name} is {str(table.text(name)[first])[:40]!r}{more}; possible is a number"
+                )
+            good &= ~bad
+    return (table.take(good) if said else table), said
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell.strip() or "nan")
+    except ValueError:
+        return False
+    return True
 
 
 def plausible(kind: Kind, table: Table) -> Mask:

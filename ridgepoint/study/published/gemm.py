@@ -70,6 +70,10 @@ def _variant(table: Table) -> Texts:
     return np.where(op == "bmm", "bmm", "").astype(np.str_)
 
 
+_PLAIN = ("bf16", "fp16", "fp8", "sq")
+"""Formats that tensor cores multiply as they are: no scales inside the product, nothing to unpack."""
+
+
 def _fixed(dtype: str) -> dict[str, float]:
     """Parameters that a format does not have stay where they do nothing."""
     form, start = _format(dtype), GemmParameters()
@@ -78,7 +82,13 @@ def _fixed(dtype: str) -> dict[str, float]:
     return {name: getattr(start, name) for name in names}
 
 
+def _settled(dtype: str) -> dict[str, float]:
+    """A tile's loop reaches the dense peak where tensor cores multiply a format as it is. A free share ends there on the
+    cards whose power limit leaves room; on one whose limit always binds the two stand for each other."""
+    return {"tensor_share": 1.0} if dtype in _PLAIN else {}
+
+
 GEMM = Kind(
     name="gemm", columns=("m", "n", "k", "latency_us"), model=GemmParameters, seconds=_seconds, usable=_usable,
-    regime=_regime, shape=_shape, variant=_variant, fixed=_fixed,
+    regime=_regime, shape=_shape, variant=_variant, fixed=_fixed, settled=_settled,
 )  # fmt: skip

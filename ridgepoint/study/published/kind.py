@@ -42,6 +42,13 @@ class Kind:
     False where they are operators of their own."""
     fixed: Callable[[str], dict[str, float]] = _nothing
     """Parameters that a dtype does not have, at the value where they do nothing."""
+    settled: Callable[[str], dict[str, float]] = _nothing
+    """Parameters of a dtype that the classes which ship do not fit, at the value that physics gives them; a sweep of a
+    user's own stack may."""
+
+    def as_shipped(self) -> "Kind":
+        """The kind with what is settled fixed."""
+        return replace(self, fixed=lambda dtype: {**self.fixed(dtype), **self.settled(dtype)})
 
 
 def datasheet_seconds(kind: Kind, device: Device, parameters: Any, dtype: str, table: Table) -> tuple[Floats, Floats]:

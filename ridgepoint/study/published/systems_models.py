@@ -71,8 +71,6 @@ _FORMATS = {
     "int8_wo": "int8", "int4": "int4:g128", "int4_wo": "int4:g128", "w4a16": "int4:g128", "awq": "int4:g128",
     "gptq": "int4:g128", "sq": "int8:dyn:token", "w8a8": "int8:dyn:token", "int4-g32": "int4:g32", "int4-g128": "int4:g128",
 }  # fmt: skip
-_INSTEAD = {"fp8:block": "fp8"}
-"""Format whose bytes and units are the same, where the exact one is not known here."""
 
 
 def weight_format(spelled: str, model: str) -> str:
@@ -109,9 +107,7 @@ def in_format(plan: Plan, weight: str) -> Plan:
     try:
         format_named(weight)
     except RidgeError:
-        if weight not in _INSTEAD:
-            raise NotSupported(f"{weight}: its bytes are not known to this package") from None
-        weight = _INSTEAD[weight]
+        raise NotSupported(f"{weight}: its bytes are not known to this package") from None
 
     def rewrite(op: Op) -> Op:
         kept = not isinstance(op, Linear) or op.fixed or op.role == "head" or op.name in ("router", "shared_gate")
