@@ -160,7 +160,7 @@ def with_costs(home):
     path.write_bytes(encode_target(msgspec.structs.replace(target, autograd_call_s=costs, compiled=(law,))))
 
 
-@pytest.mark.parametrize("mode", ["grad", "no-grad"])
+@pytest.mark.parametrize("mode", ["grad", pytest.param("no-grad", marks=pytest.mark.slow)])
 def test_rows_are_absent_where_torch_records(ridge, module, isolated_home, mode):
     with_costs(isolated_home)
     words = ("--on", "test-target", "--batch", 4, "--seconds", 0.2)
