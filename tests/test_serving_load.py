@@ -93,7 +93,9 @@ def test_a_model_that_does_not_fit_says_what_to_do():
 def answer(**changes) -> LoadAnswer:
     values = {name: Value(x, x / 1.3, x * 1.3, "model") for name, x in
               {"ttft": 0.0868, "tpot": 0.01234, "latency": 3.21, "tokens_per_s": 12345.6}.items()}  # fmt: skip
-    row = LoadRow(256, 253.4, values, 1543.2, "front end", {"operators": 1.0}, True, Value(123456.0, 1e5, 1.5e5, "model"), 1.234)
+    row = LoadRow(
+        256, 253.4, values, 1543.2, "front end", {"operators": 1.0}, True, Value(123456.0, 1e5, 1.5e5, "model"), 1.234
+    )
     price = Price(target="h100-sxm", per_hour=2.5, currency="USD", date=date(2026, 1, 1), source="a list")
     on = OnTarget("h100-sxm", 8, 256, "largest batch", (row, replace(row, users=8, within_slo=False)), row, price, "basis",
                   ("gpu",), ("absent: energy",))  # fmt: skip

@@ -221,7 +221,9 @@ def test_the_same_against_itself_is_not_called(metal):
 def test_a_side_that_is_slowed_down_is_called_slower(metal):
     (point,) = metal("bf16..bf16", Effort(seconds=1.0, slow_b=2.0), batches=(1,), isl=16).points
     assert point.verdict == "slower"
-    assert 0.3 < point.measured_speedup < 0.65  # the step is a tiny model's: waiting as long again takes a little longer
+    assert (
+        0.3 < point.measured_speedup < 0.65
+    )  # the step is a tiny model's: waiting as long again takes a little longer
 
 
 def test_measured_batches_are_compared_per_token(metal):
