@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ridgepoint.errors import BadInput
 from ridgepoint.hardware import Arch, data_folder, load_arch, load_target, save_arch
 from ridgepoint.hardware.arch import ARCH_SCHEMA
+from ridgepoint.hardware.target import decode_target
 from ridgepoint.prediction.physics.device import INLINE_ECC, Device, device_of
 from ridgepoint.prediction.physics.gemm import GemmParameters, gemm_time
 from ridgepoint.prediction.physics.gemm_format import FORMATS
@@ -170,6 +172,20 @@ def test_cards_say_whether_their_memory_has_inline_codes(name, share):
     printed = next(level.bytes for level in target.levels if level.name == "DRAM")
     assert device_of(target).stream_share == share
     assert (target.memory_bytes / printed < 0.95) == (share < 1.0)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [('ecc = "inlin"', "possible: inline, apart"), ("dram_stream_share = 1.2", "possible is a share")],
+)
+def test_what_a_card_cannot_say_of_its_memory_is_refused(said, message):
+    name, _, value = said.partition(" = ")
+    text = (Path(__file__).parent.parent / "ridgepoint/hardware/data/gpu/l40s.toml").read_text(encoding="utf-8")
+    what = f'[[facts]]\nname = "{name}"\ntext = {value}' if name == "ecc" else (
+        f'[[figures]]\nname = "{name}"\nvalue = {value}\nscope = "device"'
+    )  # fmt: skip
+    with pytest.raises(BadInput, match=message):
+        decode_target("l40s", text.replace("[sources]", f'{what}\nsource = "ecc-inline"\n\n[sources]').encode())
 
 
 def test_the_cost_of_inline_codes_is_what_the_fits_tell():

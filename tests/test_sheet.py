@@ -199,4 +199,26 @@ def test_the_command_compares_machines(ridge):
     assert ran.code == 0 and "h100-sxm" in ran.out and "l40s" in ran.out and "fastest" in ran.out
     ran = ridge("why", "llama-3.1-8b", "bf16..fp8", "--on", "h100-sxm,a100-sxm", "--batch", "1,64")
     assert ran.code == 0 and "h100-sxm" in ran.out and "multiplies no fp8" in ran.err
+    ran = ridge("why", "llama-3.1-8b", "bf16..fp8,nvfp4", "--on", "h100-sxm,b200", "--batch", "1")
+    assert ran.code == 0 and "refused, see below" in ran.out and "h100-sxm multiplies no fp4" in ran.err
+    assert "1.0" not in next(x for x in ran.out.split("nvfp4:")[1].splitlines() if x.startswith("h100-sxm"))
+    ran = ridge("predict", "llama-3.1-8b", "--on", "h100-sxm,l40s,m3-max")
+    assert ran.code == 0 and "l40s" in ran.out and "m3-max: " in ran.err and "absent from its figures" in ran.err
     assert "no target named 'h100-smx'; did you mean h100-sxm" in ridge("predict", "gpt2", "--on", "h100-smx").complaint
+
+
+def test_where_parameters_come_from_other_machines_it_is_said():
+    near, far = (
+        predict(plan_of("llama-3.1-8b", "bf16", decode(1, 512)), load_target(x)).flags for x in ("l40s", "mi300x")
+    )
+    assert not any("linear" in flag or "attention" in flag for flag in near)
+    assert any("linear" in flag and "never validated on mi300x" in flag for flag in far)
+
+
+def test_experts_move_the_bytes_of_those_that_the_tokens_reach():
+    """Never more bytes a second than the memory has: not all experts that an even draw would reach are read."""
+    target = load_target("h100-sxm")
+    for batch in (1, 4, 64):
+        result = predict(plan_of("mixtral-8x7b-v0.1", "bf16", decode(batch, 512), Parallel(tp=2)), target)
+        (experts,) = (row for row in result.ops if row.kind == "moe")
+        assert experts.bytes / experts.time_s <= target.memory_bytes_per_s()

@@ -141,6 +141,10 @@ def test_rows_that_are_flagged_are_left_out_and_counted(toy, tmp_path):
     rows[3] = (*rows[3][:-1], 1)
     found = validate([table(tmp_path / "a.csv", rows)])
     assert (found.rows, found.left_out) == (len(SHAPES), 1)
+    assert any(text.startswith("a.csv: line 5: a flag as suspect") for text in found.refused)
+    rows[0] = (*rows[0][:5], -3, *rows[0][6:])
+    said = validate([table(tmp_path / "a.csv", rows)]).refused
+    assert any(text.startswith("a.csv: line 2: a size or a time that is none") for text in said)
 
 
 def test_another_version_is_named_and_widens_the_interval(toy, tmp_path):

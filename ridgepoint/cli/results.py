@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ridgepoint.cli import options
-from ridgepoint.errors import BadInput
+from ridgepoint.errors import BadInput, DoesNotFit, NotSupported
 
 if TYPE_CHECKING:
     from ridgepoint.hardware import Target
@@ -48,10 +48,21 @@ def predict(
     from ridgepoint.workload import Parallel
 
     step, parallel = _step(phase, batch, isl, new, cached), Parallel(tp, pp, ep, attention_dp)
-    settings = [
-        set_side(model, with_, step, target, device, threads, stack, parallel) for target in options.names("--on", on)
-    ]
-    results = [predict_side(setting) for setting in settings]
+    names, said = options.names("--on", on), []
+    settings, results = [], []
+    for target in names:
+        try:
+            setting = set_side(model, with_, step, target, device, threads, stack, parallel)
+            results.append(predict_side(setting))
+            settings.append(setting)
+        except (NotSupported, DoesNotFit) as error:  # of several targets the others are shown
+            if len(names) == 1:
+                raise
+            said.append(str(error) if str(error).startswith(target) else f"{target}: {error}")
+    for text in said:
+        sys.stderr.write(f"ridge: {text}\n")
+    if not results:
+        return 2
     if len(results) == 1:
         _print(results[0], settings[0].target, as_json)
     elif as_json:

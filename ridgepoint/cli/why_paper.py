@@ -2,7 +2,9 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ridgepoint.cli import options
 
@@ -33,8 +35,9 @@ def why_on_paper(
     elsewhere: Elsewhere, as_json: bool,
 ) -> int:  # fmt: skip
     """Place the same bet on every target; nothing is measured. A target that refuses is named, the others are shown."""
-    from ridgepoint.errors import RidgeError
+    from ridgepoint.errors import RidgeError, UnknownName
     from ridgepoint.store import Store, default_path
+    from ridgepoint.study.betting import place_bet
     from ridgepoint.study.document import Bet, bet_from
     from ridgepoint.study.provenance import provenance
     from ridgepoint.study.question import ask
@@ -46,15 +49,22 @@ def why_on_paper(
     documents, said = [], []
     with Store(default_path()) as store:
         for target in targets:
+            asked = partial(ask, model, batches=batches, phase=phase, isl=isl, common=common, on=target,
+                            stack=elsewhere.stack, parallel=parallel)  # fmt: skip
             try:
-                question = ask(model, bet, batches=batches, phase=phase, isl=isl, common=common, on=target,
-                               stack=elsewhere.stack, parallel=parallel)  # fmt: skip
+                question = asked(bet)
                 record, _ = stored_bet(question, store, provenance())
+            except UnknownName:
+                raise
             except RidgeError as error:
                 if len(targets) == 1:
                     raise
-                said.append(str(error) if str(error).startswith(target) else f"{target}: {error}")
-                continue
+                fewer, refused = _without_refused(bet, lambda text, asked=asked: place_bet(asked(text)), error)  # type: ignore[misc]
+                said += [text if text.startswith(target) else f"{target}: {text}" for text in refused]
+                if not fewer:
+                    continue
+                question = asked(fewer)
+                record, _ = stored_bet(question, store, provenance())
             bets.append(bet_from(record.body["bet"]))
             documents.append({"id": record.id, "digest": record.digest, "bet": record.body["bet"]})
             if misfit := misfit_on_paper(question):
@@ -64,6 +74,24 @@ def why_on_paper(
         return 0 if bets else 2
     _show(bets, said)
     return 0 if bets else 2
+
+
+def _without_refused(bet: str, tried: Callable[[str], object], error: Exception) -> tuple[str, list[str]]:
+    """The bet with those of its sides that this target can be asked about, "" if none; and why the others are not."""
+    from ridgepoint.choice import parse_bet
+    from ridgepoint.errors import RidgeError
+
+    a, sides = parse_bet(bet)
+    if len(sides) == 1:
+        return "", [str(error)]
+    kept, refused = [], []
+    for side in sides:
+        try:
+            tried(f"{a}..{side}")
+            kept.append(side)
+        except RidgeError as found:
+            refused.append(str(found))
+    return (f"{a}..{','.join(kept)}" if kept else ""), list(dict.fromkeys(refused))
 
 
 def _show(bets: list, said: list[str]) -> None:  # type: ignore[type-arg]

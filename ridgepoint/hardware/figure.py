@@ -2,7 +2,7 @@
 
 import msgspec
 
-__all__ = ["FACTS", "FIGURES", "Fact", "Figure"]
+__all__ = ["ECC", "FACTS", "FIGURES", "Fact", "Figure"]
 
 FIGURES: dict[str, str] = {
     "sm_count": "streaming multiprocessors, compute units, Xe cores or cores of the device",
@@ -22,6 +22,9 @@ FACTS = ("release", "memory", "ecc", "link", "fabric", "form", "process", "chip"
 """Words of a datasheet: month of release (2022-03), kind of memory (HBM3), ecc ("inline": its code takes a part of the memory
 and of its bandwidth), link (NVLink 4), fabric that joins the devices of a node ("nvswitch", "mesh", "bridge", "pcie",
 "none"), form (SXM5, PCIe), process, name of the chip."""
+
+ECC = ("inline", "apart")
+"""Where a card's error correction lives: in the data's memory, or beside it; a card without the fact has none or apart."""
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

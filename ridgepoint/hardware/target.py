@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from ridgepoint.errors import BadInput, NotSupported
-from ridgepoint.hardware.figure import FACTS, FIGURES, Fact, Figure
+from ridgepoint.hardware.figure import ECC, FACTS, FIGURES, Fact, Figure
 from ridgepoint.hardware.law import AttentionLaw, LaunchLaw, LinearLaw, PointwiseLaw, ResidencyLaw, ScalingLaw
 from ridgepoint.hardware.law_compiled import CompiledLaw
 from ridgepoint.hardware.law_contraction import CONV_TERMS, MATMUL_TERMS, ContractionLaw
@@ -233,6 +233,8 @@ def _check(name: str, target: Target) -> None:
     for fact in target.facts:
         if fact.name not in FACTS:
             raise BadInput(f"target {name}: no fact {fact.name[:40]!r}; possible: {', '.join(FACTS)}")
+        if fact.name == "ecc" and fact.text not in ECC:
+            raise BadInput(f"target {name}: ecc is {fact.text[:40]!r}; possible: {', '.join(ECC)}")
     unknown = {x.source for x in _sourced(target)} - set(target.sources)
     if unknown:
         raise BadInput(f"target {name}: source {min(unknown)!r} is used but not listed under [sources]")

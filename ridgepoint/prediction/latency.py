@@ -209,7 +209,18 @@ def predict(plan: Plan, target: Target) -> Result:
             "cache_miss_share": float(time.miss),
             **_host(time),
         },
+        flags=_borrowed(time, target),
     )
+
+
+def _borrowed(time: StepTime, target: Target) -> tuple[str, ...]:
+    """Says that parameters were fitted on other machines, where they were."""
+    borrowed = [op for op in time.ops if op.fitted_on]
+    if not borrowed:
+        return ()
+    kinds = ", ".join(dict.fromkeys("add + norm" if op.op.kind == "fused" else op.op.kind for op in borrowed))
+    others = ", ".join(sorted({gpu for op in borrowed for gpu in op.fitted_on}))
+    return (f"times of {kinds} were never validated on {target.name}: their parameters were fitted on {others}",)
 
 
 _METHODS = ("sum of calibrated operator laws", "sum of operators by their time models, from datasheet and class; model")
@@ -244,5 +255,14 @@ def _row(time: OpTime, step: StepTime, target: Target) -> OpRow:
         high_s=seconds * spread,
         bound=time.physical.bound() if time.physical else bound_of(op, seconds, target, float(step.miss)),
         flops=float(op.count * op.flops),
-        bytes=float(op.count * op.bytes),
+        bytes=_bytes(time, target),
     )
+
+
+def _bytes(time: OpTime, target: Target) -> float:
+    """Compulsory bytes; of routed experts those of the experts that the time model's tokens reach."""
+    op = time.op
+    if op.kind != "moe" or time.physical is None:
+        return float(op.count * op.bytes)
+    weights = np.asarray(time.physical.memory_s) * target.memory_bytes_per_s()
+    return float(op.count * (weights + op.activation_bytes))

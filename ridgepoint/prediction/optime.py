@@ -29,6 +29,8 @@ class OpTime:
     laws: tuple[Used, ...]
     physical: PhysicalTime | None = None
     """Of one call, where a time model of datasheets gave it; None where a calibrated law did."""
+    fitted_on: tuple[str, ...] = ()
+    """Other machines than the target, on which the time model's parameters were fitted; () where it was this one."""
 
     @property
     def kernel(self) -> str:

@@ -7,7 +7,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from ridgepoint.report.grid_terminal import add, grid, heading, line
-from ridgepoint.report.words import bounds_words, clean, factor, flip_words
+from ridgepoint.report.words import ABSENT, bounds_words, clean, factor, flip_words
 from ridgepoint.study.document import Bet
 
 __all__ = ["bets_side_by_side"]
@@ -20,8 +20,8 @@ def bets_side_by_side(bets: Sequence[Bet]) -> RenderableType:
         ("predicted", "bold"), f"  {clean(first.model)}, {clean(first.phase)}, against {clean(first.a.text)}"
     )
     parts: list[RenderableType] = [Rule(title, align="left", style="dim")]
-    for curve in first.curves:
-        parts += [heading(f"{curve.b}: speed-up over {first.a.text} with its 80 % interval"), _speedups(bets, curve.b)]
+    for b in dict.fromkeys(curve.b for bet in bets for curve in bet.curves):
+        parts += [heading(f"{b}: speed-up over {first.a.text} with its 80 % interval"), _speedups(bets, b)]
     parts += [heading("waits for"), _bounds(bets)]
     parts.append(
         line(
@@ -36,7 +36,10 @@ def _speedups(bets: Sequence[Bet], b: str) -> RenderableType:
     grid_ = bets[0].grid
     table = grid(("<target", *(f"batch {batch}" for batch in grid_), "<flips"))
     for bet in bets:
-        curve = next(c for c in bet.curves if c.b == b)
+        curve = next((c for c in bet.curves if c.b == b), None)
+        if curve is None:
+            add(table, bet.target, *[ABSENT] * len(grid_), "refused, see below")
+            continue
         cells = [
             f"{factor(s)} ({factor(low)}–{factor(high)})"
             for s, low, high in zip(curve.speedup, curve.low, curve.high, strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 from ridgepoint.errors import BadInput, RidgeError
 from ridgepoint.study.fitting.power import score_jobs, score_power
 from ridgepoint.study.launch_floor import LaunchFloor
-from ridgepoint.study.published.cells import readable
+from ridgepoint.study.published.cells import left_out, readable
 from ridgepoint.study.published.power import JOB_COLUMNS
 from ridgepoint.study.published.registry import kind_of
 from ridgepoint.study.published.systems import system_kind
@@ -75,7 +75,7 @@ def _scores(path: Path, floor: LaunchFloor) -> tuple[int, Sequence["Scored | Rid
     if system_kind(table):
         return len(table), list(score_systems(table))
     sound, unreadable = readable(kind_of(table), table)
-    refused = [BadInput(text) for text in unreadable]
+    refused = [BadInput(text) for text in (*unreadable, *left_out(kind_of(table), sound))]
     return len(table), [*refused, *score_operators(sound, floor), *(score_power(sound) if sound.has("power_w") else ())]
 
 

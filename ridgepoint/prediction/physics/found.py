@@ -47,6 +47,11 @@ class Found:
     arch: str
 
     @property
+    def elsewhere(self) -> tuple[str, ...]:
+        """The machines that the fit was made on, where the one asked about is not among them."""
+        return self.fit.gpus if {"gpu", "class"} & set(self.steps) else ()
+
+    @property
     def label(self) -> str:
         """In words: where the parameters come from."""
         fit = self.fit

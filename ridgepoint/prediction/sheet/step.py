@@ -31,7 +31,7 @@ def sheet_times(plan: Plan, target: Target) -> tuple[OpTime, ...]:
         timed = _timed(sheet, op, plan)
         if timed is not None:
             used = Used(timed.kernel, timed.sigma, 1.0, timed.common)
-            out.append(OpTime(op, op.count * timed.time.seconds, (used,), timed.time))
+            out.append(OpTime(op, op.count * timed.time.seconds, (used,), timed.time, timed.found.elsewhere))
     return tuple(out)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from ridgepoint.study.published.kind import Kind
 from ridgepoint.study.published.table import Floats, Mask, Table, Texts
 
-__all__ = ["Cell", "cells", "measured_seconds", "plausible", "readable"]
+__all__ = ["Cell", "cells", "left_out", "measured_seconds", "plausible", "readable"]
 
 Cell = tuple[str, str, str, str, str]
 """What has parameters of its own: gpu, dtype, framework, version, variant."""
@@ -63,6 +63,21 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def left_out(kind: Kind, table: Table) -> list[str]:
+    """What of a table of numbers is not scored, and why: a line each for sizes that are none and for flagged rows."""
+    sound, usable = plausible(kind, table), kind.usable(table)
+    why = (
+        (~sound, "a size or a time that is none: below 1, not finite, or above 1e12"),
+        (sound & ~usable, "a flag as suspect, an operator without a time model, or values known as wrong"),
+    )
+    return [
+        f"line {table.lines[bad][0]}: {reason}"
+        + (f", and {int(bad.sum()) - 1} more rows like it" if bad.sum() > 1 else "")
+        for bad, reason in why
+        if bad.any()
+    ]
 
 
 def plausible(kind: Kind, table: Table) -> Mask:
