@@ -1,5 +1,6 @@
 """Predictions from datasheets: never faster than physics on any target, alike for scalars and arrays, refusals in words."""
 
+import json
 import zlib
 from dataclasses import replace
 
@@ -222,3 +223,13 @@ def test_experts_move_the_bytes_of_those_that_the_tokens_reach():
         result = predict(plan_of("mixtral-8x7b-v0.1", "bf16", decode(batch, 512), Parallel(tp=2)), target)
         (experts,) = (row for row in result.ops if row.kind == "moe")
         assert experts.bytes / experts.time_s <= target.memory_bytes_per_s()
+
+
+def test_nodes_are_listed_and_shown_with_their_sources(ridge):
+    listed = ridge("targets", "--nodes")
+    assert listed.code == 0 and "gb300-nvl72" in listed.out and "infiniband-ndr" in listed.out
+    shown = ridge("targets", "dgx-h100")
+    assert shown.code == 0 and "8 x h100-sxm" in shown.out and "450 GB/s" in shown.out and "absent" in shown.out
+    assert "http" in ridge("targets", "dgx-h100", "--source").out
+    assert json.loads(ridge("targets", "gb200-nvl72", "--json").out)["count"] == 72
+    assert "no node named 'dgx-h10'; did you mean dgx-h100" in ridge("targets", "dgx-h10", "--nodes").complaint
