@@ -4,14 +4,12 @@ python benchmarks/figures.py            write them
 python benchmarks/figures.py --check    exit code 1 if the README says anything else than the records
 """
 
-import json
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sheet_figures import sheet_figures, whole_gpus_table
+from sheet_figures import held_out_table, read_record, sheet_figures, whole_gpus_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
@@ -25,39 +23,39 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
     """Name of a figure -> its text, of those records that exist."""
     found: dict[str, str] = {}
     for phase in ("decode", "prefill", "prefill-64", "compile", "ort"):
-        if record := _read(records, f"truth-{phase}.json"):
+        if record := read_record(records, f"truth-{phase}.json"):
             found |= {f"truth.{phase}.{name}": text for name, text in _truth(record).items()}
-    if record := _read(records, "truth-compile.json"):
+    if record := read_record(records, "truth-compile.json"):
         found |= _compiled(record["points"])
-    if record := _read(records, "repeat.json"):
+    if record := read_record(records, "repeat.json"):
         found["calibrate.seconds"] = f"{max(record['calibrate_s']):.0f}"
         found["repeat.median"] = _percent(record["median"])
         found["machine.words"] = _machine(record["machine"], record["versions"])
-    if record := _read(records, "demo.json"):
+    if record := read_record(records, "demo.json"):
         found["demo.seconds"], found["demo.verdict"] = (
             f"{record['seconds']:.0f}",
             record["verdict"].replace("\n", "\n>\n> "),
         )
         found |= _pocket(record.get("pocket"))
-    if record := _read(records, "modules.json"):
+    if record := read_record(records, "modules.json"):
         found |= _modules(record)
-    if record := _read(records, "modules-choices.json"):
+    if record := read_record(records, "modules-choices.json"):
         found |= {f"choices.{name}": text for name, text in _bets(record).items()}
-    if record := _read(records, "same-load0.json"):
+    if record := read_record(records, "same-load0.json"):
         found |= of_same(record)
-    if record := _read(records, "operators.json"):
+    if record := read_record(records, "operators.json"):
         found |= _operators(record)
-    if record := _read(records, "fast.json"):
+    if record := read_record(records, "fast.json"):
         found |= {
             f"fast.{name}": f"{record[name]:.2g}"
             for name in ("import_s", "help_s", "prediction_ms", "report_s")
             if name in record
         }
-    found |= _held_out(records) | sheet_figures(records)
-    if record := _read(records, "datasheet.json"):
+    found |= sheet_figures(records)
+    if record := read_record(records, "datasheet.json"):
         found["sheet.per_s"] = f"{record['configurations_per_s']:,.0f}"
         found["sheet.single_ms"] = f"{record['single_prediction_ms']:.1f}"
-    idle, loaded = _read(records, "linear-load0.json"), _read(records, "linear-load2.json")
+    idle, loaded = read_record(records, "linear-load0.json"), read_record(records, "linear-load2.json")
     if idle and loaded:
         found |= of_linear(idle["points"], loaded["points"])
     return found
@@ -73,15 +71,10 @@ def with_table(document: str) -> str:
     tables = {"held-out": held_out_table, "held-out-gpus": whole_gpus_table}
 
     def table(found: re.Match[str]) -> str:
-        record = _read(RECORDS, f"{found[2]}.json")
+        record = read_record(RECORDS, f"{found[2]}.json")
         return f"{found[1]}{tables[found[2]](record)}\n{found[3]}" if record else found[0]
 
     return _TABLE.sub(table, document)
-
-
-def _read(records: Path, name: str) -> Any:
-    path = records / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _truth(record: dict[str, Any]) -> dict[str, str]:
@@ -203,65 +196,6 @@ def of_linear(idle: list[dict[str, Any]], loaded: list[dict[str, Any]]) -> dict[
     clear = {key: value for key, value in before.items() if abs(value - 1) > 0.03}
     turned = [key for key, value in clear.items() if key in after and (after[key] > 1) != (value > 1)]
     return {"linear.load.measured": _of(len(after), len(loaded)), "linear.load.turned": _of(len(turned), len(clear))}
-
-
-_ORDER = (
-    "gemm", "attention_prefill", "attention_decode", "attention_encoder", "attention_chunked", "moe", "pointwise",
-    "collective",
-)  # fmt: skip
-_FEW_ROWS = 40
-"""Rows of a cell below which its errors are not shown by themselves."""
-
-
-def held_out_table(record: dict[str, Any]) -> str:
-    """A row for each operator, machine and dtype: errors of its stacks from the best to the worst, and the yardsticks."""
-    lines = [
-        "| operator | machine | dtype | rows | median error, by stack | 90th percentile | datasheet roofline | fitted roofline |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    groups: dict[tuple[int, str, str], list[dict[str, Any]]] = {}
-    for row in _cells(record["rows"]):
-        groups.setdefault((_ORDER.index(row["operator"]), row["gpu"], row["dtype"]), []).append(row)
-    for (operator, gpu, dtype), rows in sorted(groups.items()):
-        lines.append(
-            f"| {_ORDER[operator]} | {gpu} | {dtype} | {sum(r['n'] for r in rows)} | {_span(rows, 'median_ape')} | "
-            f"{_span(rows, 'p90_ape')} | {_span(rows, 'roofline_median_ape')} | {_span(rows, 'fitted_roofline_median_ape')} |"
-        )
-    return "\n".join(lines)
-
-
-def _held_out(records: Path) -> dict[str, str]:
-    """Figures of the README: the middle cell of each operator and format, and of the yardsticks on the same rows."""
-    record = _read(records, "held-out.json")
-    if not record:
-        return {}
-    rows = _cells(record["rows"])
-    out = {"sheet.rows": f"{sum(r['n'] for r in rows):,}", "sheet.cells": str(len(rows))}
-    for operator in _ORDER:
-        mine = [r for r in rows if r["operator"] == operator]
-        if mine:
-            out |= {f"sheet.{operator}.{key}": text for key, text in _middle(mine).items()}
-    return out
-
-
-def _middle(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    def middle(name: str) -> str:
-        values = sorted(r[name] for r in rows)
-        return f"{100 * values[len(values) // 2]:.1f} %"
-
-    return {
-        "n": f"{sum(r['n'] for r in rows):,}", "median": middle("median_ape"), "p90": middle("p90_ape"),
-        "roofline": middle("roofline_median_ape"), "fitted": middle("fitted_roofline_median_ape"),
-    }  # fmt: skip
-
-
-def _cells(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [r for r in rows if r["regime"] == "all" and r["framework"] and r["n"] >= _FEW_ROWS]
-
-
-def _span(rows: Sequence[dict[str, Any]], name: str) -> str:
-    low, high = (100 * f(r[name] for r in rows) for f in (min, max))
-    return f"{low:.1f} %" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f}–{high:.1f} %"
 
 
 def main() -> None:

@@ -1,31 +1,36 @@
-"""Words of the records on machines that are not at hand: signs of speed-ups, intervals, whole machines left out."""
+"""Words of the records on machines that are not at hand: held-out errors, signs of speed-ups, intervals, whole machines."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["sheet_figures", "whole_gpus_table"]
+__all__ = ["held_out_table", "read_record", "sheet_figures", "whole_gpus_table"]
 
-_FEW_ROWS = 40
 Rows = Sequence[dict[str, Any]]
+_ORDER = (
+    "gemm", "attention_prefill", "attention_decode", "attention_encoder", "attention_chunked", "moe", "pointwise",
+    "collective",
+)  # fmt: skip
+_FEW_ROWS = 40
+"""Rows of a cell below which its errors are not shown by themselves."""
 
 
 def sheet_figures(records: Path) -> dict[str, str]:
     """Name of a figure -> its text, of those records that exist."""
     found: dict[str, str] = {}
-    if held := _read(records, "held-out.json"):
-        found |= _intervals(
-            [r for r in held["rows"] if r["regime"] == "all" and r["framework"] and r["n"] >= _FEW_ROWS]
-        )
-    if pairs := _read(records, "held-out-pairs.json"):
+    if held := read_record(records, "held-out.json"):
+        rows = _cells(held["rows"])
+        found |= _held_out(rows) | _intervals(rows)
+    if pairs := read_record(records, "held-out-pairs.json"):
         found |= _signs("shapes", pairs["rows"])
-    if whole := _read(records, "held-out-gpus.json"):
+    if whole := read_record(records, "held-out-gpus.json"):
         found |= _signs("gpus", whole["pairs"])
     return found
 
 
-def _read(records: Path, name: str) -> Any:
+def read_record(records: Path, name: str) -> Any:
+    """A stored record, or None where there is none."""
     path = records / name
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
@@ -60,6 +65,53 @@ def _intervals(rows: Rows) -> dict[str, str]:
     }  # fmt: skip
 
 
+def held_out_table(record: dict[str, Any]) -> str:
+    """A row for each operator, machine and dtype: errors of its stacks from the best to the worst, and the yardsticks."""
+    lines = [
+        "| operator | machine | dtype | rows | median error, by stack | 90th percentile | datasheet roofline | fitted roofline |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[int, str, str], list[dict[str, Any]]] = {}
+    for row in _cells(record["rows"]):
+        groups.setdefault((_ORDER.index(row["operator"]), row["gpu"], row["dtype"]), []).append(row)
+    for (operator, gpu, dtype), rows in sorted(groups.items()):
+        errors = ("median_ape", "p90_ape", "roofline_median_ape", "fitted_roofline_median_ape")
+        cells = (
+            _ORDER[operator],
+            gpu,
+            dtype,
+            str(sum(r["n"] for r in rows)),
+            *(_span(rows, name, 1) for name in errors),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _held_out(rows: Rows) -> dict[str, str]:
+    """Figures of the README: the middle cell of each operator and format, and of the yardsticks on the same rows."""
+    out = {"sheet.rows": f"{sum(r['n'] for r in rows):,}", "sheet.cells": str(len(rows))}
+    for operator in _ORDER:
+        mine = [r for r in rows if r["operator"] == operator]
+        if mine:
+            out |= {f"sheet.{operator}.{key}": text for key, text in _middle(mine).items()}
+    return out
+
+
+def _middle(rows: Rows) -> dict[str, str]:
+    def middle(name: str) -> str:
+        values = sorted(r[name] for r in rows)
+        return f"{100 * values[len(values) // 2]:.1f} %"
+
+    return {
+        "n": f"{sum(r['n'] for r in rows):,}", "median": middle("median_ape"), "p90": middle("p90_ape"),
+        "roofline": middle("roofline_median_ape"), "fitted": middle("fitted_roofline_median_ape"),
+    }  # fmt: skip
+
+
+def _cells(rows: Rows) -> list[dict[str, Any]]:
+    return [r for r in rows if r["regime"] == "all" and r["framework"] and r["n"] >= _FEW_ROWS]
+
+
 def whole_gpus_table(record: dict[str, Any]) -> str:
     """A row for each operator, machine and dtype of which all fits on that machine were taken away."""
     lines = [
@@ -91,6 +143,6 @@ def _bias(rows: Rows) -> str:
     return f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f}–{high:.2f}"
 
 
-def _span(rows: Rows, name: str) -> str:
-    low, high = (100 * f(r[name] for r in rows) for f in (min, max))
-    return f"{low:.0f} %" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f}–{high:.0f} %"
+def _span(rows: Rows, name: str, digits: int = 0) -> str:
+    low, high = (f"{100 * f(r[name] for r in rows):.{digits}f}" for f in (min, max))
+    return f"{low} %" if low == high else f"{low}–{high} %"

@@ -21,7 +21,7 @@ import numpy as np
 
 from ridgepoint.errors import RidgeError
 from ridgepoint.hardware import arch_names, load_arch, save_arch
-from ridgepoint.study.fitting.pairs import CLEAR, PredictedRows, pair_scores
+from ridgepoint.study.fitting.pairs import CLEAR, PAIRED, PredictedRows, pair_scores
 from ridgepoint.study.published.table import Table, read_table
 from ridgepoint.study.score_published import score_lines
 from ridgepoint.study.scoring import Scored, datasheet_device, score_operators
@@ -31,7 +31,6 @@ FILES = (
     "gemm.csv", "gemm_neusight.csv", "gemm_llmservingsim.csv", "attention_prefill.csv", "attention_decode.csv",
     "attention_encoder.csv", "moe.csv", "elementwise.csv", "collectives.csv",
 )  # fmt: skip
-PAIRED = "gemm.csv"
 
 
 def machines(tables: list[Table]) -> dict[str, set[str]]:

@@ -22,7 +22,7 @@ from ridgepoint.prediction.physics.parameters import read_parameters
 from ridgepoint.study.fitting.baselines import fitted_roofline, roofline
 from ridgepoint.study.fitting.classes import FittedCell, Group, fit_group, fits_of, groups_of, transfers_of
 from ridgepoint.study.fitting.coverage import Intervals, unseen_intervals
-from ridgepoint.study.fitting.pairs import CLEAR, PredictedRows, pair_scores
+from ridgepoint.study.fitting.pairs import CLEAR, PAIRED, PredictedRows, pair_scores
 from ridgepoint.study.fitting.power import FittedPower, fit_power, jobs_fits, power_fits, power_transfers
 from ridgepoint.study.fitting.serving import add_serving, held_out_lines
 from ridgepoint.study.published.cells import Cell, cells, measured_seconds
@@ -39,8 +39,6 @@ FILES = (
     "attention_prefill.csv", "attention_decode.csv", "attention_encoder.csv", "attention_chunked_llmservingsim.csv",
     "moe.csv", "elementwise.csv", "collectives.csv",
 )  # fmt: skip
-PAIRED = "gemm.csv"
-"""The table that has the same shapes in several formats."""
 _FROM = "published measurements, normalised"
 CLASSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "pascal": ("NVIDIA Pascal, compute capability 6.x", ("volta", "turing", "ampere")),

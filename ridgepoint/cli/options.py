@@ -55,6 +55,11 @@ AttentionDp = Annotated[
 ]
 
 
+def of_target(target: str, error: object) -> str:
+    """What was refused of one target among several, with its name, which many refusals begin with."""
+    return str(error) if str(error).startswith(target) else f"{target}: {error}"
+
+
 def _device(value: str) -> str:
     if value not in ("cpu", "cuda"):
         raise BadInput(f"--device is cpu or cuda, not {value[:40]!r}")

@@ -58,7 +58,7 @@ def predict(
         except (NotSupported, DoesNotFit) as error:  # of several targets the others are shown
             if len(names) == 1:
                 raise
-            said.append(str(error) if str(error).startswith(target) else f"{target}: {error}")
+            said.append(options.of_target(target, error))
     for text in said:
         sys.stderr.write(f"ridge: {text}\n")
     if not results:

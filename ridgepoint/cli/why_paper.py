@@ -60,7 +60,7 @@ def why_on_paper(
                 if len(targets) == 1:
                     raise
                 fewer, refused = _without_refused(bet, lambda text, asked=asked: place_bet(asked(text)), error)  # type: ignore[misc]
-                said += [text if text.startswith(target) else f"{target}: {text}" for text in refused]
+                said += [options.of_target(target, text) for text in refused]
                 if not fewer:
                     continue
                 question = asked(fewer)

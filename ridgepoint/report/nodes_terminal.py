@@ -9,6 +9,7 @@ from rich.text import Text
 from ridgepoint.hardware import NODE_FIGURES, Node
 from ridgepoint.quantity import show, show_time
 from ridgepoint.report.grid_terminal import add, grid, heading, line, pairs
+from ridgepoint.report.targets_terminal import figures_table
 from ridgepoint.report.words import ABSENT, clean, given
 
 __all__ = ["node_card", "nodes_table"]
@@ -35,21 +36,14 @@ def node_card(node: Node) -> RenderableType:
     made = f"{node.count} x {node.device}" if node.device else "no devices of its own"
     sums = {True: "yes", False: "no", None: ABSENT}[node.in_switch_reduction]
     title = Text.assemble((clean(node.name), "bold"), f"  {clean(node.kind)}, {clean(made)}")
-    figures = grid(("<figure", "value", "<scope", "<source", "<meaning"))
-    known = {figure.name: figure for figure in node.figures}
-    for name, meaning in NODE_FIGURES.items():
-        x = known.get(name)
-        if x is None:
-            add(figures, name, ABSENT, "absent", "", meaning, style="dim")
-        else:
-            add(figures, name, _SHOWN.get(name, _rate)(x.value), x.scope, x.source, meaning)
     return Group(
         Rule(title, align="left", style="dim"),
         pairs([
             ("read", node.date), ("also called", ", ".join(node.aliases) or ABSENT), ("topology", node.topology or ABSENT),
             ("sums in the switch", sums), *((fact.name, f"{fact.text}  [{fact.source}]") for fact in node.facts),
         ]),
-        heading("figures"), figures, heading("sources"), pairs(node.sources.items()),
+        heading("figures"), figures_table(NODE_FIGURES, node.figures, _SHOWN, _rate),
+        heading("sources"), pairs(node.sources.items()),
     )  # fmt: skip
 
 

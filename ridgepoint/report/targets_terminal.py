@@ -1,18 +1,18 @@
 """The list of targets on the terminal, and the card of one that is known from its datasheet, each figure with its source."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.rule import Rule
 from rich.text import Text
 
-from ridgepoint.hardware import FIGURES, Target
+from ridgepoint.hardware import FIGURES, Figure, Target
 from ridgepoint.quantity import show, show_bytes, show_time
 from ridgepoint.report.grid_terminal import add, grid, heading, line, pairs
 from ridgepoint.report.words import ABSENT, clean, given
 from ridgepoint.study.targets import TargetLine, checked_words
 
-__all__ = ["datasheet_card", "source_list", "targets_table"]
+__all__ = ["datasheet_card", "figures_table", "source_list", "targets_table"]
 
 _WIDE, _NARROW = 110, 90
 
@@ -62,7 +62,7 @@ def datasheet_card(target: Target) -> RenderableType:
                *((fact.name, f"{fact.text}  [{fact.source}]") for fact in target.facts)]),
         heading("peak arithmetic"), _peaks(target),
         heading("memory levels"), _levels(target),
-        heading("figures"), _figures(target),
+        heading("figures"), figures_table(FIGURES, target.figures, _SHOWN, lambda v: f"{v:g}"),
         heading("sources"), pairs(target.sources.items()),
     )  # fmt: skip
 
@@ -94,13 +94,17 @@ def _levels(target: Target) -> RenderableType:
     return table
 
 
-def _figures(target: Target) -> RenderableType:
+def figures_table(
+    meanings: Mapping[str, str], figures: Sequence[Figure], shown: Mapping[str, Callable[[float], str]],
+    otherwise: Callable[[float], str],
+) -> RenderableType:  # fmt: skip
+    """A row for each figure that there could be, `shown` by its name or `otherwise`; absent ones are said to be."""
     table = grid(("<figure", "value", "<scope", "<source", "<meaning"))
-    known = {figure.name: figure for figure in target.figures}
-    for name, meaning in FIGURES.items():
+    known = {figure.name: figure for figure in figures}
+    for name, meaning in meanings.items():
         figure = known.get(name)
         if figure is None:
             add(table, name, ABSENT, "absent", "", meaning, style="dim")
         else:
-            add(table, name, _SHOWN.get(name, lambda v: f"{v:g}")(figure.value), figure.scope, figure.source, meaning)
+            add(table, name, shown.get(name, otherwise)(figure.value), figure.scope, figure.source, meaning)
     return table

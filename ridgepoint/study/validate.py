@@ -74,8 +74,9 @@ def _scores(path: Path, floor: LaunchFloor) -> tuple[int, Sequence["Scored | Rid
         return len(table), list(score_jobs(table))
     if system_kind(table):
         return len(table), list(score_systems(table))
-    sound, unreadable = readable(kind_of(table), table)
-    refused = [BadInput(text) for text in (*unreadable, *left_out(kind_of(table), sound))]
+    kind = kind_of(table)
+    sound, unreadable = readable(kind, table)
+    refused = [BadInput(text) for text in (*unreadable, *left_out(kind, sound))]
     return len(table), [*refused, *score_operators(sound, floor), *(score_power(sound) if sound.has("power_w") else ())]
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from ridgepoint.hardware import Target
 from ridgepoint.prediction.optime import OpTime
-from ridgepoint.prediction.physics.device import device_of
-from ridgepoint.prediction.physics.found import Stack, find_fit
+from ridgepoint.prediction.physics.device import Device, device_of
+from ridgepoint.prediction.physics.found import Found, Stack, find_fit
 from ridgepoint.prediction.physics.power import idle_power, kernel_energy, power_parameters
 from ridgepoint.prediction.physics.spread import Z80, spread_sigma
 from ridgepoint.result import Value
@@ -15,10 +15,16 @@ from ridgepoint.result import Value
 __all__ = ["idle_watts", "step_energy"]
 
 
+def _powered(target: Target) -> tuple[Device, Found]:
+    """The device, and the fit of what all its kernels share."""
+    device = device_of(target)
+    return device, find_fit(device, "power", ("",), Stack())
+
+
 def idle_watts(target: Target) -> float:
     """What one device draws with clocks up and nothing to do; a model."""
-    device = device_of(target)
-    return idle_power(device, power_parameters(find_fit(device, "power", ("",), Stack())))
+    device, found = _powered(target)
+    return idle_power(device, power_parameters(found))
 
 
 def step_energy(times: Sequence[OpTime], step_sigma: float, target: Target) -> Value:
@@ -27,8 +33,7 @@ def step_energy(times: Sequence[OpTime], step_sigma: float, target: Target) -> V
     The interval has the error of the power and that of the step's time. Raises NotSupported where no class has power.
     Ignored: the host, and the device between steps.
     """
-    device = device_of(target)
-    found = find_fit(device, "power", ("",), Stack())
+    device, found = _powered(target)
     p = power_parameters(found)
     known = [t for t in times if t.physical is not None]
     joules = np.array(

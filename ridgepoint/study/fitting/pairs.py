@@ -10,8 +10,10 @@ from ridgepoint.prediction.physics.gemm_format import FORMATS, GemmFormat
 from ridgepoint.study.published.cells import measured_seconds
 from ridgepoint.study.published.table import Floats, Table
 
-__all__ = ["CLEAR", "PairScore", "PredictedRows", "pair_scores"]
+__all__ = ["CLEAR", "PAIRED", "PairScore", "PredictedRows", "pair_scores"]
 
+PAIRED = "gemm.csv"
+"""The published table that has the same shapes in several formats."""
 CLEAR = 1.1
 """Speed-ups beyond it, either way, have a sign that counts."""
 _WHOLE = ("bf16", "fp16")
@@ -58,12 +60,14 @@ def pair_scores(rows: Sequence[PredictedRows]) -> Iterator[PairScore]:
     whole = {(r.gpu, r.framework, r.version): r for dtype in reversed(_WHOLE) for r in rows if r.dtype == dtype}
     for b in rows:
         a = whole.get((b.gpu, b.framework, b.version))
-        if a is not None and b.dtype not in _WHOLE and _same_shapes(a.table, b.table)[0]:
-            yield _score(a, b)
+        if a is not None and b.dtype not in _WHOLE:
+            in_a, in_b = _same_shapes(a.table, b.table)
+            if in_a:
+                yield _score(a, b, in_a, in_b)
 
 
-def _score(a: PredictedRows, b: PredictedRows) -> PairScore:
-    in_a, in_b = _same_shapes(a.table, b.table)
+def _score(a: PredictedRows, b: PredictedRows, in_a: list[int], in_b: list[int]) -> PairScore:
+    """Of the pairs (in_a[i], in_b[i]) of rows of both."""
     measured = measured_seconds(a.table)[in_a] / measured_seconds(b.table)[in_b]
     ours = a.predicted_s[in_a] / b.predicted_s[in_b]
     shape = tuple(a.table.number(name)[in_a] for name in "mnk")
