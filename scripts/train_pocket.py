@@ -1,9 +1,11 @@
 """Trains `pocket`, the small causal language model that ships with the package, on Python's own standard library.
 
     python scripts/train_pocket.py --out DIR [--minutes 60] [--threads 2]
+    python scripts/train_pocket.py --out DIR --calibration
 
 Bytes are tokens. Every 40th file (by the hash of its path) is held out; the first 96 KiB of those become heldout.txt.
-DIR gets config.json, model.safetensors (bf16), heldout.txt and training.json: what was trained on, and the losses.
+DIR gets config.json, model.safetensors (bf16), heldout.txt, training.json (what was trained on, and the losses) and
+calibration.txt, pieces of the training text by which quantisers choose codes; --calibration writes that file alone.
 """
 
 import argparse
@@ -27,6 +29,7 @@ CONFIG = {
 }  # fmt: skip
 LENGTH, BATCH, RATE, WARMUP_SHARE = 256, 24, 2e-3, 0.02
 HELD_OUT_BYTES = 96 * 1024
+PIECES, PIECE_BYTES = 128, 512
 EVERY = 40
 _LEFT_OUT = {"test", "tests", "site-packages", "encodings"}
 """Folders without prose or program: tests, other people's packages, and tables of characters."""
@@ -38,10 +41,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--calibration", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     train, held_out, about = corpus()
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "calibration.txt").write_bytes(calibration(train))
+    if options.calibration:
+        return
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**CONFIG))
     losses = fit(model, train, options.minutes * 60)
     model = model.to(torch.bfloat16).float().eval()
@@ -66,6 +74,12 @@ def corpus() -> tuple[np.ndarray, bytes, dict[str, object]]:
     }  # fmt: skip
     sys.stdout.write(f"{about}\n")
     return np.frombuffer(text, np.uint8), held_text, about
+
+
+def calibration(text: np.ndarray) -> bytes:
+    """Pieces of the training text, drawn by a seed; bytes beyond ASCII are left out, so that any cut is UTF-8."""
+    starts = np.sort(np.random.default_rng(1).integers(0, len(text) - PIECE_BYTES, PIECES))
+    return bytes(b for s in starts for b in text[s : s + PIECE_BYTES].tobytes() if b < 128)
 
 
 def fit(model: torch.nn.Module, text: np.ndarray, seconds: float) -> list[float]:
@@ -109,7 +123,6 @@ def evaluate(model: torch.nn.Module, text: bytes) -> float:
 
 def write(folder: Path, model: transformers.PreTrainedModel, held_out: bytes, about: dict[str, object]) -> None:
     """The files that the package ships."""
-    folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     (folder / "heldout.txt").write_bytes(held_out)

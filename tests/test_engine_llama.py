@@ -198,11 +198,11 @@ def test_an_index_that_lies_is_refused(checkpoint):
 
 def packed(rung="packed", format="int8"):
     (kernel,) = find(format, "cpu", rung)
-    return lambda module: replace_linears(module, lambda name, layer: kernel, "bf16", 32)
+    return lambda module, number=None: replace_linears(module, lambda name, layer: kernel, "bf16", 32)
 
 
 def test_random_layers_have_their_own_memory():
-    for convert in (lambda module: module, packed(), packed(format="int4")):
+    for convert in (lambda module, number: module, packed(), packed(format="int4")):
         model = build_random(TINY, "bf16", convert=convert)
         stores = [
             {
@@ -219,7 +219,7 @@ def test_random_layers_have_their_own_memory():
 def test_convert_runs_once_per_block_and_once_for_the_head():
     seen = []
 
-    def convert(module):
+    def convert(module, number):
         return replace_linears(module, lambda name, layer: seen.append(name), "bf16")
 
     build_random(TINY, "bf16", convert=convert)

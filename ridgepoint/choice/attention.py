@@ -1,10 +1,9 @@
 """Which kernel computes attention: `flash` (torch's own choice on a CPU), or `math`, product by product."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from ridgepoint.choice.base import Named
+from ridgepoint.choice.base import Metal, Named
 from ridgepoint.errors import NotSupported
 from ridgepoint.workload import Attention, Op, Plan
 
@@ -35,7 +34,7 @@ class AttentionKernel(Named):
 
         return plan.rewritten(rewrite)
 
-    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
+    def on_metal(self, model: "nn.Module", plan: Plan, metal: Metal) -> "nn.Module":
         """Sets the engine's own attention modules; calls inside a module of the user's are pinned where it is run."""
         from ridgepoint.kernels.attention import Attention as Kernel
 

@@ -1,10 +1,9 @@
 """What torch records while a module runs: nothing (`inference`, the default), version counters (`no-grad`), or all (`grad`)."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from ridgepoint.choice.base import Named
+from ridgepoint.choice.base import Metal, Named
 from ridgepoint.errors import NotSupported
 from ridgepoint.workload import Plan, Traced
 
@@ -29,6 +28,6 @@ class Autograd(Named):
     def on_paper(self, plan: Plan) -> Plan:
         return replace(plan, autograd=self.name)  # type: ignore[arg-type]  # one of NAMES
 
-    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
+    def on_metal(self, model: "nn.Module", plan: Plan, metal: Metal) -> "nn.Module":
         """With `grad` parameters ask for gradients, as those of a module that was just built do."""
         return model.requires_grad_(self.name == "grad")

@@ -1,8 +1,8 @@
 """What a choice is: a name a user writes, an axis it settles, a side on paper and a side on metal."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from ridgepoint.errors import BadInput
 from ridgepoint.workload import Plan
@@ -10,7 +10,7 @@ from ridgepoint.workload import Plan
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Choice", "Named", "Option", "Words", "integer", "no_more_words"]
+__all__ = ["Choice", "Metal", "Named", "Option", "Words", "integer", "no_more_words"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,18 @@ class Option:
 
 
 Words = tuple[Option, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Metal:
+    """What a choice is given on metal beside the model and the plan."""
+
+    kernels: Mapping[str, str] = field(default_factory=dict)
+    """Kernel to use by operator name."""
+    layer: int | None = None
+    """Which decoder layer the module is; None: not one."""
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    """What the layer's linear layers are given on a calibration text (`engine.quantise.inputs.Inputs`), by name."""
 
 
 class Choice(Protocol):
@@ -40,7 +52,7 @@ class Choice(Protocol):
     def acts(self, device: str) -> tuple[str, ...]: ...
     def check(self, plan: Plan) -> None: ...
     def on_paper(self, plan: Plan) -> Plan: ...
-    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module": ...
+    def on_metal(self, model: "nn.Module", plan: Plan, metal: Metal) -> "nn.Module": ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,9 @@
 """How many sequences share one step."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from ridgepoint.choice.base import Words, integer, no_more_words
+from ridgepoint.choice.base import Metal, Words, integer, no_more_words
 from ridgepoint.workload import Plan
 
 if TYPE_CHECKING:
@@ -40,5 +39,5 @@ class Batch:
     def on_paper(self, plan: Plan) -> Plan:
         return replace(plan, step=plan.step.with_batch(self.size))
 
-    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
+    def on_metal(self, model: "nn.Module", plan: Plan, metal: Metal) -> "nn.Module":
         return model

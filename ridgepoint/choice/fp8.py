@@ -1,10 +1,10 @@
 """8-bit floating point (e4m3) for weights and activations, on GPUs that have it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ridgepoint.choice.base import Words, no_more_words
+from ridgepoint.choice.base import Metal, Words, no_more_words
+from ridgepoint.choice.scope import EVERYWHERE
 from ridgepoint.choice.weights import refuse_cpu, rewrite_linears, swap_linears
 from ridgepoint.workload import Plan
 
@@ -40,7 +40,7 @@ class Fp8:
         refuse_cpu(plan, self.spelled)
 
     def on_paper(self, plan: Plan) -> Plan:
-        return rewrite_linears(plan, self.spelled, "", head=False)
+        return rewrite_linears(plan, self.spelled, "", EVERYWHERE)
 
-    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
-        return swap_linears(model, plan, kernels)
+    def on_metal(self, model: "nn.Module", plan: Plan, metal: Metal) -> "nn.Module":
+        return swap_linears(model, plan, metal, self.spelled)

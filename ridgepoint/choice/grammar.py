@@ -1,6 +1,7 @@
 """The grammar of bets: `SIDE..SIDE[,SIDE…]`, `SIDE = CHOICE[+CHOICE…]`, `CHOICE = name[:value|:key=value]…`."""
 
 import re
+from itertools import combinations
 
 from ridgepoint.choice.base import Choice, Option
 from ridgepoint.choice.registry import CHOICES
@@ -28,14 +29,17 @@ def parse_choices(text: str) -> tuple[Choice, ...]:
     if len(text) > _MAX_TEXT:
         raise BadInput(f"a side of {len(text)} characters is too long; at most {_MAX_TEXT}")
     choices = tuple(parse_choice(part.strip()) for part in text.split("+")) if text.strip() else ()
-    axes: dict[str, Choice] = {}
-    for choice in choices:
-        if choice.AXIS in axes:
-            raise BadInput(
-                f"{text!r}: {axes[choice.AXIS].spelled} and {choice.spelled} both settle the {choice.AXIS}; keep one"
-            )
-        axes[choice.AXIS] = choice
+    for one, other in combinations(choices, 2):
+        if one.AXIS == other.AXIS and not _apart(one, other):
+            instead = ", or name other layers for each" if hasattr(one, "scope") else ""
+            raise BadInput(f"{text!r}: {one.spelled} and {other.spelled} both settle the {one.AXIS}; keep one{instead}")
     return choices
+
+
+def _apart(one: Choice, other: Choice) -> bool:
+    """Whether two choices of one axis are for different layers."""
+    scopes = getattr(one, "scope", None), getattr(other, "scope", None)
+    return None not in scopes and not scopes[0].overlaps(scopes[1])
 
 
 def parse_choice(text: str) -> Choice:

@@ -1,11 +1,19 @@
 """8-bit integers: weight-only (`int8`), or activations too, quantised at run time (`int8:dyn`)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ridgepoint.choice.base import Words, no_more_words
-from ridgepoint.choice.weights import RUNGS, check_device, one_rung, rewrite_linears, swap_linears
+from ridgepoint.choice.base import Metal, Words, no_more_words
+from ridgepoint.choice.scope import EVERYWHERE, Scope, take_scope
+from ridgepoint.choice.weights import (
+    ALGORITHMS,
+    RUNGS,
+    check_algorithm,
+    check_device,
+    one_of,
+    rewrite_linears,
+    swap_linears,
+)
 from ridgepoint.workload import Plan
 
 if TYPE_CHECKING:
@@ -18,29 +26,37 @@ __all__ = ["Int8"]
 class Int8:
     """Weights in int8 with a scale per output row; `activations`: "", "dyn" (a scale per tensor), "dyn:token".
 
-    `naive` pins the kernel that dequantises the whole matrix at every call, `ort` (of `dyn`) that of ONNX Runtime; `head`
-    quantises the head as well.
+    `algorithm`: "" rounds to nearest; `gptq`, `awq`, and of `dyn` also `smooth` choose on a text. `naive` pins the kernel
+    that dequantises the whole matrix at every call, `ort` (of `dyn`) that of ONNX Runtime; `scope` says for which layers.
     """
 
     activations: str = ""
+    algorithm: str = ""
     rung: str = ""
-    head: bool = False
+    scope: Scope = EVERYWHERE
 
     NAMES: ClassVar[tuple[str, ...]] = ("int8",)
     AXIS: ClassVar[str] = "weights"
 
     @classmethod
     def parse(cls, name: str, words: Words) -> "Int8":
+        scope, words = take_scope(name, words)
         flags = {w.value for w in words if not w.key}
-        no_more_words(name, tuple(w for w in words if w.key or w.value not in ("dyn", "token", "head", *RUNGS)))
-        if "token" in flags and "dyn" not in flags:
-            no_more_words(name, tuple(w for w in words if w.value == "token"))
-        if "naive" in flags and "dyn" in flags:
-            no_more_words("int8:dyn", tuple(w for w in words if w.value == "naive"))
-        if "ort" in flags and flags & {"token", "dyn"} != {"dyn"}:
-            no_more_words("int8:dyn:token" if "token" in flags else name, tuple(w for w in words if w.value == "ort"))
+        no_more_words(name, tuple(w for w in words if w.key or w.value not in ("dyn", "token", *ALGORITHMS, *RUNGS)))
+
+        def refuse(of: str, *values: str) -> None:
+            no_more_words(of, tuple(w for w in words if w.value in values))
+
+        if "dyn" not in flags:
+            refuse(name, "token", "smooth", "ort")
+        else:
+            refuse("int8:dyn", "naive")
+        if "token" in flags:
+            refuse("int8:dyn:token", "ort")
         activations = "dyn:token" if "token" in flags else "dyn" if "dyn" in flags else ""
-        return cls(activations, one_rung(name, flags), "head" in flags)
+        return cls(
+            activations, one_of(name, ALGORITHMS, flags, "algorithms"), one_of(name, RUNGS, flags, "kernels"), scope
+        )
 
     @property
     def weight(self) -> str:
@@ -48,7 +64,7 @@ class Int8:
 
     @property
     def spelled(self) -> str:
-        return self.weight + (f":{self.rung}" if self.rung else "") + (":head" if self.head else "")
+        return self.weight + "".join(f":{word}" for word in (self.algorithm, self.rung) if word) + self.scope.spelled
 
     def acts(self, device: str) -> tuple[str, ...]:
         if self.activations == "dyn":
@@ -60,9 +76,11 @@ class Int8:
     def check(self, plan: Plan) -> None:
         """A scale per row fits any shape."""
         check_device(plan, self.spelled, self.rung)
+        check_algorithm(plan, self.spelled, self.algorithm, self.rung, self.scope)
 
     def on_paper(self, plan: Plan) -> Plan:
-        return rewrite_linears(plan, self.weight, self.rung, self.head)
+        self.scope.check(plan, self.spelled)
+        return rewrite_linears(plan, self.weight, self.rung, self.scope)
 
-    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
-        return swap_linears(model, plan, kernels)
+    def on_metal(self, model: "nn.Module", plan: Plan, metal: Metal) -> "nn.Module":
+        return swap_linears(model, plan, metal, self.weight, self.algorithm)

@@ -1,10 +1,9 @@
 """How a step's operators are started: one by one by Python (`eager`), as a CUDA graph (`graph`), or compiled (`compile`)."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from ridgepoint.choice.base import Named
+from ridgepoint.choice.base import Metal, Named
 from ridgepoint.errors import NotSupported
 from ridgepoint.workload import Linear, Plan
 
@@ -40,6 +39,6 @@ class Launch(Named):
     def on_paper(self, plan: Plan) -> Plan:
         return replace(plan, launch=self.name)  # type: ignore[arg-type]  # one of NAMES
 
-    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
+    def on_metal(self, model: "nn.Module", plan: Plan, metal: Metal) -> "nn.Module":
         """Nothing: the step is captured or compiled where it is run."""
         return model

@@ -1,10 +1,9 @@
 """How image tensors lie in memory: `channels-last` spares convolutions copies into their blocks, and has its own pooling."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from ridgepoint.choice.base import Named
+from ridgepoint.choice.base import Metal, Named
 from ridgepoint.errors import NotSupported
 from ridgepoint.workload import Conv, Plan, laid_out
 
@@ -27,7 +26,7 @@ class Layout(Named):
     def on_paper(self, plan: Plan) -> Plan:
         return plan.rewritten(partial(laid_out, last=self.name == "channels-last"))
 
-    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
+    def on_metal(self, model: "nn.Module", plan: Plan, metal: Metal) -> "nn.Module":
         """The weights of convolutions; inputs are converted where the module is run."""
         import torch
 

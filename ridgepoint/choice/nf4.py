@@ -1,10 +1,10 @@
 """NormalFloat4, weight-only, by bitsandbytes (QLoRA, arXiv 2305.14314)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ridgepoint.choice.base import Words, no_more_words
+from ridgepoint.choice.base import Metal, Words, no_more_words
+from ridgepoint.choice.scope import EVERYWHERE, Scope, take_scope
 from ridgepoint.choice.weights import check_groups, rewrite_linears, swap_linears
 from ridgepoint.workload import Plan
 
@@ -18,28 +18,30 @@ __all__ = ["Nf4"]
 class Nf4:
     """Blocks of 64 weights with an fp32 absmax, no double quantisation."""
 
-    head: bool = False
+    scope: Scope = EVERYWHERE
 
     NAMES: ClassVar[tuple[str, ...]] = ("nf4",)
     AXIS: ClassVar[str] = "weights"
 
     @classmethod
     def parse(cls, name: str, words: Words) -> "Nf4":
-        no_more_words(name, tuple(w for w in words if w.key or w.value != "head"))
-        return cls(head=bool(words))
+        scope, rest = take_scope(name, words)
+        no_more_words(name, rest)
+        return cls(scope)
 
     @property
     def spelled(self) -> str:
-        return "nf4:head" if self.head else "nf4"
+        return "nf4" + self.scope.spelled
 
     def acts(self, device: str) -> tuple[str, ...]:
         return ("bf16",)
 
     def check(self, plan: Plan) -> None:
-        check_groups(plan, "nf4", self.head)
+        check_groups(plan, "nf4", self.scope)
 
     def on_paper(self, plan: Plan) -> Plan:
-        return rewrite_linears(plan, "nf4", "", self.head)
+        self.scope.check(plan, self.spelled)
+        return rewrite_linears(plan, "nf4", "", self.scope)
 
-    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
-        return swap_linears(model, plan, kernels)
+    def on_metal(self, model: "nn.Module", plan: Plan, metal: Metal) -> "nn.Module":
+        return swap_linears(model, plan, metal, "nf4")

@@ -1,10 +1,10 @@
 """4-bit floating point (e2m1) with a scale for 16 values, weights and activations: Blackwell's own format, on paper."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ridgepoint.choice.base import Words, no_more_words
+from ridgepoint.choice.base import Metal, Words, no_more_words
+from ridgepoint.choice.scope import EVERYWHERE
 from ridgepoint.choice.weights import check_groups, refuse_cpu, rewrite_linears, swap_linears
 from ridgepoint.workload import Plan
 
@@ -35,10 +35,10 @@ class Nvfp4:
 
     def check(self, plan: Plan) -> None:
         refuse_cpu(plan, "nvfp4")
-        check_groups(plan, "nvfp4", head=False)
+        check_groups(plan, "nvfp4", EVERYWHERE)
 
     def on_paper(self, plan: Plan) -> Plan:
-        return rewrite_linears(plan, "nvfp4", "", head=False)
+        return rewrite_linears(plan, "nvfp4", "", EVERYWHERE)
 
-    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
-        return swap_linears(model, plan, kernels)
+    def on_metal(self, model: "nn.Module", plan: Plan, metal: Metal) -> "nn.Module":
+        return swap_linears(model, plan, metal, "nvfp4")

@@ -1,10 +1,9 @@
 """Precision of weights and activations alike: fp32, bf16 or fp16."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from ridgepoint.choice.base import Words, no_more_words
+from ridgepoint.choice.base import Metal, Words, no_more_words
 from ridgepoint.workload import DTYPES, Plan
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class Precision:
     def on_paper(self, plan: Plan) -> Plan:
         return replace(plan, dtype=self.dtype)
 
-    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
+    def on_metal(self, model: "nn.Module", plan: Plan, metal: Metal) -> "nn.Module":
         from ridgepoint.kernels.ladder import TORCH_DTYPES
 
         return model.to(TORCH_DTYPES[self.dtype])

@@ -1,11 +1,10 @@
 """A side of a bet: every choice settled, so that paper and metal carry out the same thing."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from ridgepoint.choice.base import Choice
+from ridgepoint.choice.base import Choice, Metal
 from ridgepoint.choice.grammar import parse_choices
 from ridgepoint.choice.precision import Precision
 from ridgepoint.choice.registry import CHOICES
@@ -31,6 +30,11 @@ class Side:
         """`"bf16+int4:g32+threads:1"`."""
         return "+".join(choice.spelled for choice in self.choices)
 
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """Choices, as spelled, that need a text to calibrate on."""
+        return tuple(c.spelled for c in self.choices if getattr(c, "algorithm", ""))
+
     def plan(self, workload: Workload, step: Step) -> Plan:
         """The plan of this side; raises NotSupported where a choice does not take the model."""
         bare = Plan(workload, step, workload.dtype, device=self.device, side=self.spec)
@@ -39,9 +43,9 @@ class Side:
             choice.check(plan)
         return plan
 
-    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
-        """The model after every choice's rewrite; `kernels` names the kernel by operator name."""
-        return reduce(lambda model, choice: choice.on_metal(model, plan, kernels), self.choices, model)
+    def on_metal(self, model: "nn.Module", plan: Plan, metal: Metal) -> "nn.Module":
+        """The model, or a part of it as it is built, after every choice's rewrite."""
+        return reduce(lambda model, choice: choice.on_metal(model, plan, metal), self.choices, model)
 
 
 def resolve(text: str, default_dtype: str, device: str = "cpu", common: str = "", threads: int = 1) -> Side:

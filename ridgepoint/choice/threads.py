@@ -1,10 +1,9 @@
 """How many threads compute one step."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from ridgepoint.choice.base import Words, integer, no_more_words
+from ridgepoint.choice.base import Metal, Words, integer, no_more_words
 from ridgepoint.errors import NotSupported
 from ridgepoint.workload import Plan
 
@@ -42,5 +41,5 @@ class Threads:
     def on_paper(self, plan: Plan) -> Plan:
         return replace(plan, threads=self.count)
 
-    def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
+    def on_metal(self, model: "nn.Module", plan: Plan, metal: Metal) -> "nn.Module":
         return model

@@ -99,6 +99,13 @@ Protocol = Annotated[
 ]
 Windows = Annotated[int, typer.Option("--windows", help="At most so many windows of the text.", min=8, max=100_000)]
 Seed = Annotated[int, typer.Option("--seed", help="Which windows are drawn.", min=0)]
+Calib = Annotated[
+    Path | None,
+    typer.Option("--calib", help="Text by which int4:gptq, int4:awq and int8:dyn:smooth choose codes."),
+]
+Tol = Annotated[
+    str, typer.Option("--tol", help="What may be lost: 1% of perplexity, or 0.01 nats per token; says what suffices.")
+]
 Assert = Annotated[str, typer.Option("--assert", help="Exit 1 unless it holds: speedup>1.2 or speedup@16>1.2.")]
 Report = Annotated[Path | None, typer.Option("--report", help="Write the report to this HTML file.")]
 PredictOnly = Annotated[bool, typer.Option("--predict-only", help="Place the bet and stop: measure nothing.")]

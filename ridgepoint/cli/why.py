@@ -1,6 +1,7 @@
 """`ridge why MODEL A..B`: the bet, then the measurement, then the verdict."""
 
 import json
+import math
 import os
 import re
 import sys
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["show", "show_unsettled", "why"]
 
+_TOLERANCE = re.compile(r"(\d+(?:\.\d+)?)(%?)")
 _ASSERTION = re.compile(r"\s*speedup(?:@(\d{1,7}))?\s*(>=|<=|>|<)\s*(\d+(?:\.\d+)?)\s*")
 
 
@@ -45,6 +47,8 @@ def why(
     protocol: options.Protocol = "windows",
     windows: options.Windows = 200,
     seed: options.Seed = 0,
+    tol: options.Tol = "",
+    calib: options.Calib = None,
     assert_: options.Assert = "",
     report: options.Report = None,
     as_json: options.Json = False,
@@ -64,7 +68,7 @@ def why(
             raise BadInput("machines that are not at hand are predicted, not measured: leave --assert and --report out")
         return why_on_paper(model, bet, options.names("--on", on), batches, phase, isl, common, elsewhere, as_json)
     settings = _Settings(threads, device, on, seconds, points == "all", predict_only, report, as_json)
-    asked = _Text(text, protocol, windows, seed)
+    asked = _Text(text, protocol, windows, seed, _tolerance(tol), calib)
     return _measured(model, bet, batches, phase, isl, common, asked, settings, assertion)
 
 
@@ -90,6 +94,8 @@ class _Text:
     protocol: str
     windows: int
     seed: int
+    tolerance: float | None
+    calibration: Path | None
 
 
 def _measured(
@@ -99,17 +105,17 @@ def _measured(
     from ridgepoint.measurement.memory import room_bytes
     from ridgepoint.measurement.text import check_text
     from ridgepoint.store import Store, default_path
-    from ridgepoint.study.accuracy import Text, check_accuracy
+    from ridgepoint.study.accuracy import TOLERANCE, Text, check_accuracy
     from ridgepoint.study.provenance import provenance
     from ridgepoint.study.question import ask
     from ridgepoint.study.why import Effort, misfit_on_paper, stored_bet
     from ridgepoint.study.why import why as settle_question
 
     check_text(asked.path, asked.protocol)
-    text = Text(str(asked.path or ""), asked.protocol, asked.windows, asked.seed)
+    text = Text(str(asked.path or ""), asked.protocol, asked.windows, asked.seed, asked.tolerance or TOLERANCE)
     question = ask(
         model, bet, batches=batches, phase=phase, isl=isl, common=common, threads=settings.threads,
-        device=settings.device, on=settings.on,
+        device=settings.device, on=settings.on, calibration=str(asked.calibration or ""),
     )  # fmt: skip
     if assertion is not None and assertion[0] not in (None, *question.grid):
         raise BadInput(f"--assert speaks of batch {assertion[0]}; --batch has {', '.join(map(str, question.grid))}")
@@ -127,6 +133,17 @@ def _measured(
         answer = settle_question(question, store, provenance(), watcher, effort, room_bytes(settings.device))
     show(answer, settings.as_json, settings.report)
     return options.INTERRUPTED if not answer.complete else _outcome(answer, assertion)
+
+
+def _tolerance(text: str) -> float | None:
+    """`1%` of perplexity, or nats per token, in nats; None where nothing was said."""
+    if not text:
+        return None
+    match = _TOLERANCE.fullmatch(text)
+    value = 0.0 if match is None else float(match[1])
+    if match is None or not 0 < value < (100 if match[2] else 10):
+        raise BadInput(f"--tol takes a share of perplexity, as 1%, or nats per token, as 0.01; got {text[:40]!r}")
+    return math.log1p(value / 100) if match[2] else value
 
 
 def _outcome(answer: "Answer", assertion: tuple[int | None, str, float] | None) -> int:

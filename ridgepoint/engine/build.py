@@ -1,7 +1,8 @@
 """Builds a model that runs: from random weights for measuring speed, or from a safetensors checkpoint.
 
-`convert` is called once per decoder layer (its linear layers are named `q_proj`, `down_proj` and so on) and once on
-the model without its layers (`lm_head`); it returns the module to use. Only one layer is held unconverted at a time.
+`convert` is called once on the model without its layers (`lm_head`, number None) and then per decoder layer with its
+number (its linear layers are named `q_proj`, `down_proj` and so on); it returns the module to use. Only one layer is held
+unconverted at a time.
 """
 
 import copy
@@ -20,18 +21,26 @@ from ridgepoint.workload.decoder import Decoder
 
 __all__ = ["Convert", "build_random", "load_safetensors"]
 
-Convert = Callable[[nn.Module], nn.Module]
+Convert = Callable[[nn.Module, int | None], nn.Module]
+"""(module, number of the decoder layer that it is, or None) -> the module to use."""
+Alike = Callable[[int], object]
+"""Number of a layer -> what `convert` goes by: layers of one block that agree in it are converted once and copied."""
 
 
-def _keep(module: nn.Module) -> nn.Module:
+def _keep(module: nn.Module, layer: int | None) -> nn.Module:
     return module
+
+
+def _all_alike(layer: int) -> object:
+    return None
 
 
 @torch.no_grad()
 def build_random(
-    decoder: Decoder, dtype: str, device: str = "cpu", convert: Convert = _keep, seed: int = 0
-) -> DecoderModel:
-    """A model for measuring speed: the layers of a block are copies of one layer of random weights (std 0.02).
+    decoder: Decoder, dtype: str, device: str = "cpu", convert: Convert = _keep, seed: int = 0,
+    alike: Alike = _all_alike,
+) -> DecoderModel:  # fmt: skip
+    """A model for measuring speed: like layers of a block are copies of one layer of random weights (std 0.02).
 
     Each copy has its own memory, so that traffic is that of a real model, while filling and packing cost one layer.
     Its outputs mean nothing.
@@ -46,12 +55,18 @@ def build_random(
 
     model = _without_layers(decoder, dtype, device)
     fill(model)
-    model = cast(DecoderModel, convert(model))
+    model = cast(DecoderModel, convert(model, None))
     for block in decoder.blocks:
-        layer = DecoderLayer(decoder, block, rope_of(decoder, block, dtype, device), dtype, device)
-        fill(layer)
-        converted = convert(layer)
-        model.layers.extend([converted, *(copy.deepcopy(converted) for _ in range(block.count - 1))])
+        kinds: dict[object, nn.Module] = {}
+        for number in range(len(model.layers), len(model.layers) + block.count):
+            first = kinds.get(alike(number))
+            if first is None:
+                layer = DecoderLayer(decoder, block, rope_of(decoder, block, dtype, device), dtype, device)
+                fill(layer)
+                first = kinds[alike(number)] = convert(layer, number)
+                model.layers.append(first)
+            else:
+                model.layers.append(copy.deepcopy(first))
     return model.eval()
 
 
@@ -77,13 +92,13 @@ def load_safetensors(
     blocks = [block for block in decoder.blocks for _ in range(block.count)]
     ropes = {block: rope_of(decoder, block, dtype, device) for block in decoder.blocks}
     checkpoint.copy_into({name: model.get_parameter(own) for name, own in outer.items()})
-    model, read = cast(DecoderModel, convert(model)), set(outer)
+    model, read = cast(DecoderModel, convert(model, None)), set(outer)
     for i, block in enumerate(blocks):
         layer = DecoderLayer(decoder, block, ropes[block], dtype, device)
         targets = _layer_targets(i, layer)
         checkpoint.copy_into(targets)
         read |= targets.keys()
-        model.layers.append(convert(layer))
+        model.layers.append(convert(layer, i))
     checkpoint.refuse_unread(read, ("lm_head.weight",) if decoder.tie_word_embeddings else ())
     return model.eval()
 

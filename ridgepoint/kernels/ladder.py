@@ -6,15 +6,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ridgepoint.kernels.codes import Codes, Grid, nearest
+
 __all__ = [
     "TORCH_DTYPES",
     "LinearKernel",
+    "PackCodes",
     "multiple_reason",
     "needs_compute_capability",
     "needs_cpu",
     "needs_cuda",
+    "packs",
     "relative_error",
 ]
+
+PackCodes = Callable[[Codes, Tensor | None, str], nn.Module]
+"""(codes, bias[n] or None, act dtype name) -> the module that holds them."""
 
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -40,6 +47,19 @@ class LinearKernel:
     """`check(n, k, group)`: "" or why this shape cannot run, with the nearest that can."""
     available: Callable[[], str]
     """"" or why this machine or torch cannot run it."""
+    grid: Grid | None = None
+    """The integers that it stores, for an algorithm that chooses them; None: the packing chooses."""
+    pack_codes: PackCodes | None = None
+    """Packs codes of `grid` (or of the same with another group)."""
+
+
+def packs(grid: Grid, pack_codes: PackCodes) -> Callable[[Tensor, Tensor | None, str, int], nn.Module]:
+    """`LinearKernel.pack` of a kernel that stores codes: rounds to nearest and packs them. A grid of whole rows stays so."""
+
+    def pack(weight: Tensor, bias: Tensor | None, act: str, group: int) -> nn.Module:
+        return pack_codes(nearest(weight, grid.grouped(group) if grid.group else grid), bias, act)
+
+    return pack
 
 
 def multiple_reason(what: str, value: int, of: int) -> str:

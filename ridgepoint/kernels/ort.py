@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ridgepoint.kernels.codes import INT8_FP32, nearest
 from ridgepoint.kernels.ladder import LinearKernel
 from ridgepoint.kernels.w4a16 import check_groups
-from ridgepoint.kernels.w8a16 import quantise_rows
 
 __all__ = ["LADDER", "OrtLinear"]
 
@@ -106,8 +106,8 @@ def _pack_dynamic(weight: Tensor, bias: Tensor | None, act: str, group: int) -> 
     from onnx import helper
 
     n, k = weight.shape
-    q, scale = quantise_rows(weight, torch.float32)
-    constants = {"w": q.t().contiguous().numpy(), "scale": scale.numpy()}
+    codes = nearest(weight, INT8_FP32)
+    constants = {"w": codes.q.t().contiguous().numpy(), "scale": codes.scale[:, 0].numpy()}
     nodes = [
         helper.make_node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"]),
         helper.make_node("MatMulInteger", ["xq", "w", "xz"], ["sums"]),

@@ -4,11 +4,22 @@ Shapes: x[..., k], codes q[n, k] in 0..15, scale and zero[n, k/group]; weight ~ 
 convention. Groups are 32, 64, 128 or 256 inputs.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ridgepoint.kernels.ladder import LinearKernel, multiple_reason, needs_compute_capability, needs_cpu, needs_cuda
+from ridgepoint.kernels.codes import INT4, Codes
+from ridgepoint.kernels.ladder import (
+    LinearKernel,
+    PackCodes,
+    multiple_reason,
+    needs_compute_capability,
+    needs_cpu,
+    needs_cuda,
+    packs,
+)
 
 __all__ = [
     "GROUPS",
@@ -17,7 +28,6 @@ __all__ = [
     "Int4CudaLinear",
     "Int4DequantiseLinear",
     "check_groups",
-    "quantise_groups",
 ]
 
 GROUPS = (32, 64, 128, 256)
@@ -26,17 +36,6 @@ NAIVE, PACKED_CPU, PACKED_CUDA = (
     "torch._weight_int4pack_mm_for_cpu",
     "torch._weight_int4pack_mm",
 )
-
-
-def quantise_groups(weight: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes q[n, k] uint8 and bf16 scale, zero[n, k/group] of the least and greatest weight of each group."""
-    n, k = weight.shape
-    w = weight.float().view(n, k // group, group)
-    low, high = w.aminmax(dim=-1)
-    scale = ((high - low) / 15).clamp_(min=1e-8)
-    scale, zero = scale.bfloat16(), (low + 8 * scale).bfloat16()
-    q = ((w - zero.float()[..., None]) / scale.float()[..., None]).round_().add_(8).clamp_(0, 15)
-    return q.to(torch.uint8).view(n, k), scale, zero
 
 
 class Int4DequantiseLinear(nn.Module):
@@ -48,10 +47,11 @@ class Int4DequantiseLinear(nn.Module):
     zero: Tensor
     bias: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, group: int):
+    def __init__(self, codes: Codes, bias: Tensor | None):
         super().__init__()
-        q, scale, zero = quantise_groups(weight, group)
-        self.group = group
+        assert codes.zero is not None, "int4 has zero points"
+        q, scale, zero = codes.q, codes.scale, codes.zero
+        self.group = codes.grid.group
         self.register_buffer("nibbles", q[:, ::2] | q[:, 1::2] << 4)  # [n, k/2], even inputs in the low half
         self.register_buffer("scale", scale[..., None])
         self.register_buffer("zero", zero[..., None])
@@ -77,11 +77,12 @@ class _Int4Packed(nn.Module):
     scale_and_zero: Tensor
     bias: Tensor | None
 
-    def __init__(self, packed: Tensor, scale: Tensor, zero: Tensor, bias: Tensor | None, shape: torch.Size, group: int):
+    def __init__(self, packed: Tensor, codes: Codes, bias: Tensor | None):
         super().__init__()
-        self.n, self.k, self.group = *shape, group
+        assert codes.zero is not None, "int4 has zero points"
+        self.n, self.k, self.group = *codes.q.shape, codes.grid.group
         self.register_buffer("packed", packed)
-        self.register_buffer("scale_and_zero", torch.stack((scale, zero), -1).transpose(0, 1).contiguous())
+        self.register_buffer("scale_and_zero", torch.stack((codes.scale, codes.zero), -1).transpose(0, 1).contiguous())
         self.register_buffer("bias", _bias(bias))
 
     def _product(self, x_MK: Tensor) -> Tensor:
@@ -127,21 +128,19 @@ def _bias(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.to(torch.bfloat16, copy=True)
 
 
-def _pack_naive(weight: Tensor, bias: Tensor | None, act: str, group: int) -> nn.Module:
-    return Int4DequantiseLinear(weight, bias, group)
+def _pack_naive(codes: Codes, bias: Tensor | None, act: str) -> nn.Module:
+    return Int4DequantiseLinear(codes, bias)
 
 
-def _pack_cpu(weight: Tensor, bias: Tensor | None, act: str, group: int) -> nn.Module:
-    q, scale, zero = quantise_groups(weight, group)
-    packed = torch._convert_weight_to_int4pack_for_cpu(q.to(torch.int32), 1)  # innerKTiles is ignored on CPU
-    return Int4CpuLinear(packed, scale, zero, bias, weight.shape, group)
+def _pack_cpu(codes: Codes, bias: Tensor | None, act: str) -> nn.Module:
+    packed = torch._convert_weight_to_int4pack_for_cpu(codes.q.to(torch.int32), 1)  # innerKTiles is ignored on CPU
+    return Int4CpuLinear(packed, codes, bias)
 
 
-def _pack_cuda(weight: Tensor, bias: Tensor | None, act: str, group: int) -> nn.Module:
-    q, scale, zero = quantise_groups(weight, group)
-    tiles = next(t for t in (8, 4, 2) if weight.shape[1] % (16 * t) == 0)
-    packed = torch._convert_weight_to_int4pack(q[:, ::2] << 4 | q[:, 1::2], tiles)
-    return Int4CudaLinear(packed, scale, zero, bias, weight.shape, group)
+def _pack_cuda(codes: Codes, bias: Tensor | None, act: str) -> nn.Module:
+    q = codes.q
+    tiles = next(t for t in (8, 4, 2) if q.shape[1] % (16 * t) == 0)
+    return Int4CudaLinear(torch._convert_weight_to_int4pack(q[:, ::2] << 4 | q[:, 1::2], tiles), codes, bias)
 
 
 def check_groups(n: int, k: int, group: int) -> str:
@@ -166,9 +165,16 @@ def _ampere() -> str:
     return needs_compute_capability(8, 0)
 
 
+def _rung(
+    name: str, rung: str, device: str, pack: PackCodes, check: Callable[[int, int, int], str],
+    available: Callable[[], str],
+) -> LinearKernel:  # fmt: skip
+    return LinearKernel(name, "int4", rung, ("bf16",), device, packs(INT4, pack), check, available, INT4, pack)
+
+
 LADDER = (
-    LinearKernel(NAIVE, "int4", "naive", ("bf16",), "cpu", _pack_naive, check_groups, needs_cpu),
-    LinearKernel(PACKED_CPU, "int4", "packed", ("bf16",), "cpu", _pack_cpu, _check_cpu, needs_cpu),
-    LinearKernel(NAIVE, "int4", "naive", ("bf16",), "cuda", _pack_naive, check_groups, needs_cuda),
-    LinearKernel(PACKED_CUDA, "int4", "packed", ("bf16",), "cuda", _pack_cuda, _check_cuda, _ampere),
+    _rung(NAIVE, "naive", "cpu", _pack_naive, check_groups, needs_cpu),
+    _rung(PACKED_CPU, "packed", "cpu", _pack_cpu, _check_cpu, needs_cpu),
+    _rung(NAIVE, "naive", "cuda", _pack_naive, check_groups, needs_cuda),
+    _rung(PACKED_CUDA, "packed", "cuda", _pack_cuda, _check_cuda, _ampere),
 )

@@ -3,22 +3,18 @@
 Shapes: x[..., k], q[n, k] int8, scale[n] bf16. Both rungs hold the same storage; only the forward differs.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ridgepoint.kernels.ladder import LinearKernel, multiple_reason, needs_cpu, needs_cuda
+from ridgepoint.kernels.codes import INT8, Codes
+from ridgepoint.kernels.ladder import LinearKernel, PackCodes, multiple_reason, needs_cpu, needs_cuda, packs
 
-__all__ = ["LADDER", "Int8DequantiseLinear", "Int8PackedLinear", "quantise_rows"]
+__all__ = ["LADDER", "Int8DequantiseLinear", "Int8PackedLinear"]
 
 NAIVE, PACKED = "int8_dequantise_linear", "torch._weight_int8pack_mm"
-
-
-def quantise_rows(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Symmetric int8 q[n, k] and scale[n] in `dtype` with weight ~ q * scale, error at most half a scale."""
-    scale = (weight.abs().amax(1).clamp(min=1e-10) / 127).to(dtype)
-    # rounding against the stored scale keeps its rounding out of the error; bf16 moves 127 to 127.25 at most
-    return (weight / scale.float()[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale
 
 
 class Int8DequantiseLinear(nn.Module):
@@ -56,17 +52,16 @@ class Int8PackedLinear(Int8DequantiseLinear):
         return y if self.bias is None else y.add_(self.bias)
 
 
-def _storage(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    q, scale = quantise_rows(weight, torch.bfloat16)
-    return q, scale, None if bias is None else bias.to(torch.bfloat16, copy=True)
+def _pack_naive(codes: Codes, bias: Tensor | None, act: str) -> nn.Module:
+    return Int8DequantiseLinear(codes.q, codes.scale[:, 0], _bias(bias))
 
 
-def _pack_naive(weight: Tensor, bias: Tensor | None, act: str, group: int) -> nn.Module:
-    return Int8DequantiseLinear(*_storage(weight, bias))
+def _pack_packed(codes: Codes, bias: Tensor | None, act: str) -> nn.Module:
+    return Int8PackedLinear(codes.q, codes.scale[:, 0], _bias(bias))
 
 
-def _pack_packed(weight: Tensor, bias: Tensor | None, act: str, group: int) -> nn.Module:
-    return Int8PackedLinear(*_storage(weight, bias))
+def _bias(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.to(torch.bfloat16, copy=True)
 
 
 def _any_shape(n: int, k: int, group: int) -> str:
@@ -78,8 +73,15 @@ def _check_packed(n: int, k: int, group: int) -> str:
     return multiple_reason("k", k, 16)
 
 
+def _rung(
+    name: str, rung: str, device: str, pack: PackCodes, check: Callable[[int, int, int], str],
+    available: Callable[[], str],
+) -> LinearKernel:  # fmt: skip
+    return LinearKernel(name, "int8", rung, ("bf16",), device, packs(INT8, pack), check, available, INT8, pack)
+
+
 LADDER = (
-    LinearKernel(NAIVE, "int8", "naive", ("bf16",), "cpu", _pack_naive, _any_shape, needs_cpu),
-    LinearKernel(PACKED, "int8", "packed", ("bf16",), "cpu", _pack_packed, _check_packed, needs_cpu),
-    LinearKernel(NAIVE, "int8", "naive", ("bf16",), "cuda", _pack_naive, _any_shape, needs_cuda),
+    _rung(NAIVE, "naive", "cpu", _pack_naive, _any_shape, needs_cpu),
+    _rung(PACKED, "packed", "cpu", _pack_packed, _check_packed, needs_cpu),
+    _rung(NAIVE, "naive", "cuda", _pack_naive, _any_shape, needs_cuda),
 )

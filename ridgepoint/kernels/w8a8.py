@@ -10,8 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ridgepoint.kernels.ladder import TORCH_DTYPES, LinearKernel, multiple_reason, needs_compute_capability, needs_cpu
-from ridgepoint.kernels.w8a16 import quantise_rows
+from ridgepoint.kernels.codes import INT8_FP32, Codes
+from ridgepoint.kernels.ladder import (
+    TORCH_DTYPES,
+    LinearKernel,
+    multiple_reason,
+    needs_compute_capability,
+    needs_cpu,
+    packs,
+)
 
 __all__ = ["LADDER", "FbgemmDynamicLinear", "IntMmLinear"]
 
@@ -104,13 +111,13 @@ def quantise_tokens(x_MK: Tensor) -> tuple[Tensor, Tensor]:
     return x.div(scale).round_().to(torch.int8), scale
 
 
-def _pack_fbgemm(weight: Tensor, bias: Tensor | None, act: str, group: int) -> nn.Module:
-    return FbgemmDynamicLinear(*quantise_rows(weight, torch.float32), None if bias is None else bias.float())
+def _pack_fbgemm(codes: Codes, bias: Tensor | None, act: str) -> nn.Module:
+    return FbgemmDynamicLinear(codes.q, codes.scale[:, 0], None if bias is None else bias.float())
 
 
-def _pack_int_mm(weight: Tensor, bias: Tensor | None, act: str, group: int) -> nn.Module:
-    q, scale = quantise_rows(weight, torch.float32)
-    return IntMmLinear(q, scale, None if bias is None else bias.to(torch.float32, copy=True), TORCH_DTYPES[act])
+def _pack_int_mm(codes: Codes, bias: Tensor | None, act: str) -> nn.Module:
+    bias = None if bias is None else bias.to(torch.float32, copy=True)
+    return IntMmLinear(codes.q, codes.scale[:, 0].contiguous(), bias, TORCH_DTYPES[act])
 
 
 def _any_shape(n: int, k: int, group: int) -> str:
@@ -134,8 +141,18 @@ def _turing() -> str:
     return needs_compute_capability(7, 5)
 
 
+_FBGEMM = packs(INT8_FP32, _pack_fbgemm)
+_INT_MM = packs(INT8_FP32, _pack_int_mm)
+_TOKEN = ("fp32", "bf16")
+
 LADDER = (
-    LinearKernel(FBGEMM, "int8:dyn", "packed", ("fp32",), "cpu", _pack_fbgemm, _any_shape, _has_fbgemm),
-    LinearKernel(INT_MM, "int8:dyn:token", "packed", ("fp32", "bf16"), "cpu", _pack_int_mm, _any_shape, needs_cpu),
-    LinearKernel(INT_MM, "int8:dyn:token", "packed", ("fp32", "bf16"), "cuda", _pack_int_mm, _multiples_of_8, _turing),
+    LinearKernel(
+        FBGEMM, "int8:dyn", "packed", ("fp32",), "cpu", _FBGEMM, _any_shape, _has_fbgemm, INT8_FP32, _pack_fbgemm
+    ),
+    LinearKernel(
+        INT_MM, "int8:dyn:token", "packed", _TOKEN, "cpu", _INT_MM, _any_shape, needs_cpu, INT8_FP32, _pack_int_mm
+    ),
+    LinearKernel(
+        INT_MM, "int8:dyn:token", "packed", _TOKEN, "cuda", _INT_MM, _multiples_of_8, _turing, INT8_FP32, _pack_int_mm
+    ),
 )

@@ -29,11 +29,14 @@ def window_losses(request: AccuracyRequest) -> Iterator[dict[str, Any]]:
     import torch
 
     decoder = request.decoder
-    tokens_WT = torch.tensor(windows_of(request))
+    tokens_WT = torch.tensor(windows_of(decoder, request.directory, request.text))
     length = tokens_WT.shape[1]
     step = forward(1, length)
     models = [
-        build_weights(decoder, side.side(), step, side.kernels, request.directory).model for side in request.sides
+        build_weights(
+            decoder, side.side(), step, side.kernels, request.directory, calibration=request.calibration
+        ).model
+        for side in request.sides
     ]
     number = 0
     for block_BT in tokens_WT.split(max(1, _ROWS // length)):

@@ -46,16 +46,6 @@ def leaf_totals(run: Runnable, clock: Clock, own_s: float | None = None) -> dict
         run.plain()
     totals: dict[str, float] = {}
     for name, values in times.items():
-        row = _row(run.model, name)
+        row = run.row_of(name)
         totals[row] = totals.get(row, 0.0) + sum(values)
     return totals
-
-
-def _row(model: object, name: str) -> str:
-    """The row of the plan that a module's path belongs to: `layers.7.attention` is the attention of layer 7's block."""
-    path = name.split(".")
-    decoder = getattr(model, "decoder", None)
-    if decoder is not None and path[0] == "layers":
-        names = decoder.row_names[decoder.block_of(int(path[1]))]
-        return names.get(path[-1], path[-1])
-    return "linear" if path[-1].isdigit() else path[-1]

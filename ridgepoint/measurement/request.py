@@ -47,6 +47,15 @@ class SideRequest(msgspec.Struct, frozen=True, kw_only=True):
         return resolve(self.spec, "bf16", self.device)
 
 
+class TextRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Which text, cut how: `protocol` is one of `measurement.text.PROTOCOLS`; `windows` of them are drawn by `seed`."""
+
+    path: str
+    protocol: str
+    windows: int
+    seed: int = 0
+
+
 class _Measurable(msgspec.Struct, frozen=True, kw_only=True):
     decoder: Decoder | None = None
     linear: tuple[int, int] | None = None
@@ -102,15 +111,6 @@ class SingleRequest(_Measurable, frozen=True, kw_only=True, tag="single"):
     energy_s: float = 0.0
 
 
-class TextRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Which text, cut how: `protocol` is one of `measurement.text.PROTOCOLS`; `windows` of them are drawn by `seed`."""
-
-    path: str
-    protocol: str
-    windows: int
-    seed: int = 0
-
-
 class AccuracyRequest(msgspec.Struct, frozen=True, kw_only=True, tag="accuracy"):
     """Losses of the same windows under each side; the first is the reference."""
 
@@ -118,6 +118,7 @@ class AccuracyRequest(msgspec.Struct, frozen=True, kw_only=True, tag="accuracy")
     directory: str
     sides: tuple[SideRequest, ...]
     text: TextRequest
+    calibration: TextRequest | None = None
 
 
 class CalibrationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="calibration"):

@@ -16,7 +16,7 @@ _MOST_COPIES = 512
 
 
 def rotated(
-    layer: LinearLayer, plan: Plan, convert: "Callable[[nn.Module], nn.Module]", cache_bytes: float
+    layer: LinearLayer, plan: Plan, convert: "Callable[[nn.Module, int | None], nn.Module]", cache_bytes: float
 ) -> "nn.ModuleList":
     """Copies of the converted layer, together three times the last-level cache."""
     from torch import nn
@@ -25,7 +25,7 @@ def rotated(
 
     linear = nn.utils.skip_init(nn.Linear, layer.k, layer.n, bias=False, device=plan.device).requires_grad_(False)
     linear.weight.normal_(std=0.02)
-    holder = convert(nn.ModuleDict({"linear": linear.to(plan.device, TORCH_DTYPES[plan.dtype])}))
+    holder = convert(nn.ModuleDict({"linear": linear.to(plan.device, TORCH_DTYPES[plan.dtype])}), None)
     copies = min(max(2, int(_ROTATED_BYTES * cache_bytes / float(plan.weight_bytes) + 1)), _MOST_COPIES)
     return nn.ModuleList([holder["linear"], *(deepcopy(holder["linear"]) for _ in range(copies - 1))])
 

@@ -6,16 +6,18 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ridgepoint.choice import Side
+from ridgepoint.choice import Metal, Side
 from ridgepoint.errors import NotSupported
 from ridgepoint.measurement.module import around, build_user_module, module_call
-from ridgepoint.measurement.request import Subject
+from ridgepoint.measurement.request import Subject, TextRequest
 from ridgepoint.measurement.rotated import rotate, rotated
-from ridgepoint.workload import Decoder, LinearLayer, Plan, Step, Traced
+from ridgepoint.measurement.text import windows_of
+from ridgepoint.workload import Decoder, Linear, LinearLayer, Plan, Step, Traced
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ridgepoint.engine.build import Convert
     from ridgepoint.measurement.compiled import Compiled
     from ridgepoint.measurement.trace.load import Built
 
@@ -61,6 +63,8 @@ class Runnable:
     """What compiling the step took, where the side asks for it."""
     untimed: str = ""
     """Why its operators are not timed one by one."""
+    row_of: Callable[[str], str] = str
+    """Row of the plan that a module's path belongs to, where operators are modules."""
 
     def call(self) -> object:
         """`calls` steps: one, but for a single layer in a CUDA graph."""
@@ -93,29 +97,73 @@ def build_weights(
     kernels: Mapping[str, str],
     directory: str = "",
     cache_bytes: float = 32e6,
+    calibration: "TextRequest | None" = None,
 ) -> Weights:
-    """The model of `side`, from the safetensors in `directory` or with random weights; packed once a layer."""
+    """The model of `side`, from the safetensors in `directory` or with random weights; packed once a layer.
+
+    An algorithm that needs inputs is given those of the text `calibration`; without one, and for random weights, codes are
+    rounded to nearest: which codes are stored changes no time.
+    """
     plan = side.plan(workload, step)
 
-    def convert(module: "nn.Module") -> "nn.Module":
-        return side.on_metal(module, plan, kernels)
+    def convert(module: "nn.Module", layer: int | None) -> "nn.Module":
+        return side.on_metal(module, plan, Metal(kernels, layer))
 
     if isinstance(workload, LinearLayer):
         layers = rotated(workload, plan, convert, cache_bytes)
         return Weights(layers, len(layers), True)
     if isinstance(workload, Traced):
         built = build_user_module(workload, plan)
-        return Weights(convert(built.module), 1, False, built)
+        return Weights(convert(built.module, None), 1, False, built)
     from ridgepoint.engine.build import build_random, load_safetensors
 
     shaped = replace(workload, max_position_embeddings=max(64, _longest(step)))
-    if directory:
-        from pathlib import Path
+    if not directory:
+        model = build_random(shaped, plan.dtype, convert=convert, device=plan.device, alike=_alike(plan))
+        return Weights(model, 1, True)
+    from pathlib import Path
 
-        return Weights(
-            load_safetensors(shaped, Path(directory), plan.dtype, convert=convert, device=plan.device), 1, False
-        )
-    return Weights(build_random(shaped, plan.dtype, convert=convert, device=plan.device), 1, True)
+    if side.algorithms and calibration is not None:
+        tokens = windows_of(workload, directory, calibration)
+        shaped = replace(shaped, max_position_embeddings=max(shaped.max_position_embeddings, len(tokens[0])))
+        convert = _calibrated(side, plan, kernels, tokens)
+    model = load_safetensors(shaped, Path(directory), plan.dtype, convert=convert, device=plan.device)
+    return Weights(model, 1, False)
+
+
+def _calibrated(side: Side, plan: Plan, kernels: Mapping[str, str], tokens: list[list[int]]) -> "Convert":
+    """The side's rewrite with the inputs that each layer is given by the layers before it, as rewritten."""
+    import torch
+
+    from ridgepoint.engine.quantise.inputs import Walk
+
+    walk = Walk(torch.tensor(tokens), plan.dtype)
+
+    def convert(module: "nn.Module", layer: int | None) -> "nn.Module":
+        return walk(module, lambda part, inputs: side.on_metal(part, plan, Metal(kernels, layer, inputs)))
+
+    return convert
+
+
+def _alike(plan: Plan) -> Callable[[int], object]:
+    """Layers are alike to whom every row of the plan is whole, or has both or neither."""
+    split = {op.name: frozenset(op.layers) for op in plan.ops if isinstance(op, Linear) and op.layers}
+    return lambda layer: frozenset(name for name, layers in split.items() if layer in layers)
+
+
+def _decoder_row(plan: Plan) -> Callable[[str], str]:
+    """Row of a module's path: `layers.7.attention` is the attention of layer 7's block."""
+    found: dict[int | None, Callable[[str], Linear | None]] = {}
+
+    def row(path: str) -> str:
+        parts = path.split(".")
+        layer = int(parts[1]) if parts[0] == "layers" else None
+        if layer not in found:
+            found[layer] = plan.linears_at(layer)
+        op = found[layer](path)
+        return plan.workload.row_at(layer, path, plan.dtype) if op is None else op.name
+
+    return row
 
 
 def runnable(workload: Subject, side: Side, step: Step, weights: Weights, cache_bytes: float = 32e6) -> Runnable:
@@ -146,6 +194,7 @@ def runnable(workload: Subject, side: Side, step: Step, weights: Weights, cache_
     run = Runnable(
         weights.model, _with_threads(around(plan)(call), plan.threads), tokens, weights.random, small, [], weights.copies,
         kv_bytes, rows, flags=made.flags if made else (), compile_s=made.seconds if made else None, untimed=_untimed(plan),
+        row_of=(lambda path: "linear") if isinstance(workload, LinearLayer) else _decoder_row(plan),
     )  # fmt: skip
     if plan.launch == "graph":
         return _as_graph(run, _GRAPH_CALLS if isinstance(workload, LinearLayer) else 1)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ridgepoint.errors import BadInput, NotSupported, UnknownName
-from ridgepoint.measurement.request import AccuracyRequest
+from ridgepoint.measurement.request import TextRequest
+from ridgepoint.workload import Decoder
 
 __all__ = ["PROTOCOLS", "Protocol", "check_text", "windows_of"]
 
@@ -43,18 +44,15 @@ def check_text(path: Path | None, protocol: str) -> None:
         raise BadInput(f"--text {path}: {'no file' if path.exists() else 'no such file'}; give a text file in UTF-8")
 
 
-def windows_of(request: AccuracyRequest) -> list[list[int]]:
+def windows_of(decoder: Decoder, directory: str, text: TextRequest) -> list[list[int]]:
     """Windows of tokens, drawn by the seed and in the order of the text; BadInput for a text without a whole one."""
-    text = request.text
     if text.protocol not in PROTOCOLS:
         raise UnknownName("protocol", text.protocol, PROTOCOLS)
     length = PROTOCOLS[text.protocol].length
-    limit = request.decoder.max_position_embeddings
+    limit = decoder.max_position_embeddings
     if length > limit:
-        raise NotSupported(
-            f"{request.decoder.name} takes {limit} positions; the protocol {text.protocol} needs {length}"
-        )
-    tokens = _tokens(Path(text.path), Path(request.directory), request.decoder.vocab_size)
+        raise NotSupported(f"{decoder.name} takes {limit} positions; the protocol {text.protocol} needs {length}")
+    tokens = _tokens(Path(text.path), Path(directory), decoder.vocab_size)
     count = len(tokens) // length
     if not count:
         raise BadInput(f"{text.path}: {len(tokens)} tokens; a window of the protocol {text.protocol} has {length}")

@@ -1,5 +1,6 @@
 """Accuracy beside speed: what a choice costs in loss on a text, as paired differences with an interval and a verdict."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from ridgepoint.measurement.request import AccuracyRequest, SideRequest, TextReq
 from ridgepoint.measurement.session import ChildDied, Session
 from ridgepoint.measurement.text import PROTOCOLS, windows_of
 from ridgepoint.store import Provenance, Store, new_record
-from ridgepoint.study.question import Question
+from ridgepoint.study.question import CALIBRATION, Question, calibration_request
 from ridgepoint.workload import Decoder, heldout_text
 
 __all__ = ["REFERENCE", "TOLERANCE", "Difference", "Text", "accuracy_of", "check_accuracy", "paired_difference"]
@@ -87,7 +88,7 @@ def accuracy_of(
     path = _path(question, text)
     asked = {
         "text": path.name, "protocol": text.protocol, "windows_wanted": text.windows, "seed": text.seed,
-        "sides": ["reference", *sides],
+        "sides": ["reference", *(s.spec for s in sides.values())], "calibration": _calibration(question),
     }  # fmt: skip
     kept = [r for r in store.records(kind="accuracy", study=bet) if {k: r.body.get(k) for k in asked} == asked]
     if kept:
@@ -99,7 +100,16 @@ def accuracy_of(
             return {"measured": False, "reason": str(error)}
         record = new_record("accuracy", {**asked, "windows": windows}, provenance, study=bet)
         store.append(record)
-    return {**_summary(record.body["windows"], list(sides), text), "text": path.name, "record": record.id}
+    summary = _summary(record.body["windows"], list(sides), text)
+    return {**summary, "text": path.name, "calibration": asked["calibration"], "record": record.id}
+
+
+def _calibration(question: Question) -> str:
+    """Which text algorithms looked at, and how: protocol id, file name, and the start of its hash; "" for none."""
+    if not question.calibration:
+        return ""
+    path = Path(question.calibration)
+    return f"{CALIBRATION} of {path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 
 def check_accuracy(question: Question, text: Text) -> None:
@@ -108,7 +118,8 @@ def check_accuracy(question: Question, text: Text) -> None:
         return
     if reason := _absent(question, text):
         raise BadInput(f"accuracy was asked for and cannot be measured: {reason}")
-    windows = windows_of(_request(question, text, ()))
+    request = _request(question, text, ())
+    windows = windows_of(request.decoder, request.directory, request.text)
     if len(windows) < _FEWEST:
         raise BadInput(
             f"{_path(question, text)} and --windows {text.windows}: {len(windows)} windows of text are too few for an "
@@ -150,6 +161,7 @@ def _request(question: Question, text: Text, sides: Sequence[Side]) -> AccuracyR
         decoder=question.workload, directory=question.directory,
         sides=tuple(SideRequest(spec=s.spec, device=question.device) for s in sides),
         text=TextRequest(path=str(_path(question, text)), protocol=text.protocol, windows=text.windows, seed=text.seed),
+        calibration=calibration_request(question),
     )  # fmt: skip
 
 

@@ -1,11 +1,12 @@
 """What is asked: model, sides, grid and machine, settled and checked before anything is predicted or run."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ridgepoint.choice import Side, parse_bet, parse_choices, resolve
 from ridgepoint.errors import BadInput, NotSupported
 from ridgepoint.hardware import HOST, Target, load_target
-from ridgepoint.measurement.request import Subject
+from ridgepoint.measurement.request import Subject, TextRequest
 from ridgepoint.study.modules import subject_named
 from ridgepoint.workload import (
     ALONE,
@@ -16,6 +17,7 @@ from ridgepoint.workload import (
     Plan,
     Step,
     Traced,
+    calibration_text,
     decode,
     forward,
     prefill,
@@ -23,8 +25,10 @@ from ridgepoint.workload import (
 )
 
 __all__ = [
+    "CALIBRATION",
     "Question",
     "ask",
+    "calibration_request",
     "check_elsewhere",
     "check_launch",
     "check_step",
@@ -59,6 +63,8 @@ class Question:
     stack: str = ""
     """The software whose kernels a datasheet target is predicted with."""
     parallel: Parallel = ALONE
+    calibration: str = ""
+    """The text by which algorithms choose codes; "" where none is needed."""
 
 
 def ask(
@@ -74,6 +80,7 @@ def ask(
     on: str = HOST,
     stack: str = "",
     parallel: Parallel = ALONE,
+    calibration: str = "",
 ) -> Question:
     """Settle a question as a user writes it.
 
@@ -117,12 +124,42 @@ def ask(
         tuple(sides[1:]),
         stack,
         parallel,
+        _calibration(model, sides, directory, calibration),
     )
     check_elsewhere(target, stack, parallel)
     check_launch(target, sides)
     for side in sides:
         side.plan(workload, step_for(question, grid[0]))  # refuses what a side cannot do, before anything else
     return question
+
+
+def _calibration(model: str, sides: list[Side], directory: Path | None, given: str) -> str:
+    """The text that the sides' algorithms look at; BadInput where trained weights need one and there is none."""
+    asking = [spelled for side in sides for spelled in side.algorithms]
+    if given and not asking:
+        raise BadInput(f"--calib {given}: no side looks at a text; int4:gptq, int4:awq and int8:dyn:smooth do")
+    if not asking or directory is None:
+        return ""
+    found = Path(given) if given else calibration_text(model)
+    if found is None:
+        raise BadInput(
+            f"{asking[0]} chooses codes by what the layers of {model} are given: name a text with --calib FILE"
+        )
+    if not found.is_file():
+        raise BadInput(f"--calib {found}: {'no file' if found.exists() else 'no such file'}; give a text file in UTF-8")
+    return str(found)
+
+
+def calibration_request(question: Question) -> TextRequest | None:
+    """What a measurement is told of the question's calibration text."""
+    if not question.calibration:
+        return None
+    return TextRequest(path=question.calibration, protocol="windows", windows=CALIBRATION_WINDOWS)
+
+
+CALIBRATION_WINDOWS = 128
+"""As GPTQ's own evaluation takes (arXiv 2210.17323, section 4, "setup"), but of 256 tokens."""
+CALIBRATION = f"calibration.windows256x{CALIBRATION_WINDOWS}.v1"
 
 
 def _label(text: str, common: str) -> str:

@@ -11,7 +11,14 @@ from ridgepoint.workload.op import POINTWISE, Attention, Linear, Op, Pointwise, 
 from ridgepoint.workload.operator import LinearLayer
 from ridgepoint.workload.parallel import ALONE, Parallel, sharded
 from ridgepoint.workload.plan import Plan, Rewrite, Workload
-from ridgepoint.workload.source import catalogue_names, heldout_text, load_model, trained_names, weights_directory
+from ridgepoint.workload.source import (
+    calibration_text,
+    catalogue_names,
+    heldout_text,
+    load_model,
+    trained_names,
+    weights_directory,
+)
 from ridgepoint.workload.step import Group, Step, decode, forward, mixed, prefill, train
 from ridgepoint.workload.traced import Call, Traced
 
@@ -50,6 +57,7 @@ __all__ = [
     "Traced",
     "Workload",
     "arithmetic_dtype",
+    "calibration_text",
     "catalogue_names",
     "decode",
     "format_named",

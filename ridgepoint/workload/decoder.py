@@ -148,6 +148,21 @@ class Decoder:
                 rows.setdefault((name, decides), f"{name}#{number}" if taken else name)
         return tuple({name: rows[name, decides] for name, decides in part.items()} for part in parts)
 
+    def layers_of_row(self, row: str) -> tuple[int, ...]:
+        """Numbers of the decoder layers whose operators a row stands for."""
+        found: list[int] = []
+        first = 0
+        for block, names in zip(self.blocks, self.row_names, strict=True):
+            if row in names.values():
+                found += range(first, first + block.count)
+            first += block.count
+        return tuple(found)
+
+    def row_at(self, layer: int | None, module: str, dtype: str) -> str:
+        """Row of the module at that path, in decoder layer `layer` or outside of all layers."""
+        name = module.rpartition(".")[2]
+        return name if layer is None else self.row_names[self.block_of(layer)].get(name, name)
+
     def block_of(self, layer: int) -> int:
         """Index of the block that layer `layer` belongs to."""
         for index, block in enumerate(self.blocks):

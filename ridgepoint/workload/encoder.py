@@ -75,6 +75,10 @@ class Encoder:
         """There is no head over a vocabulary."""
         return False
 
+    def row_at(self, layer: int | None, module: str, dtype: str) -> str:
+        """Row of the module at that path: its last part."""
+        return module.rpartition(".")[2]
+
     def kv_bytes_per_token(self, width: float) -> float:
         """An encoder caches nothing."""
         return 0.0

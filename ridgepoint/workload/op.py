@@ -98,6 +98,8 @@ class Linear(Compulsory):
     """Whether no choice can store W otherwise: it is not the weight of a linear layer of its own."""
     chosen: int = 1
     """Experts that a token takes: m counts its row so many times."""
+    layers: tuple[int, ...] = ()
+    """Decoder layers that the row stands for, where a choice has split it; () are all of the row's."""
     whole: bool = False
     """Whether devices that share a layer's matrices each hold all of this one: its outputs belong to no head."""
 

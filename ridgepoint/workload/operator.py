@@ -34,6 +34,10 @@ class LinearLayer:
         """One linear operator; its role is `other`, so that every weight format applies to it."""
         return (Linear("linear", "other", step.tokens, self.n, self.k, dtype, dtype),)
 
+    def row_at(self, layer: int | None, module: str, dtype: str) -> str:
+        """The one row."""
+        return "linear"
+
     def kv_bytes_per_token(self, width: float) -> float:
         """A linear layer caches nothing."""
         return 0.0

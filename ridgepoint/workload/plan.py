@@ -22,8 +22,8 @@ __all__ = ["Autograd", "Launch", "Plan", "Rewrite", "Workload"]
 Launch = Literal["eager", "graph", "compile"]
 """How a step's operators are started."""
 Autograd = Literal["inference", "no-grad", "grad"]
-Rewrite = Callable[[Op], Op]
-"""One operator in, the operator that replaces it out (itself where the choice does not apply)."""
+Rewrite = Callable[[Op], Op | tuple[Op, ...]]
+"""One operator in, what replaces it out: itself where the choice does not apply, several where it is for some layers."""
 
 
 class Workload(Protocol):
@@ -38,6 +38,7 @@ class Workload(Protocol):
 
     def forward_ops(self, step: Step, dtype: str) -> tuple[Op, ...]: ...
     def kv_bytes_per_token(self, width: float) -> float: ...
+    def row_at(self, layer: int | None, module: str, dtype: str) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,28 @@ class Plan:
     def _forward_ops(self) -> tuple[Op, ...]:
         ops = self.workload.forward_ops(self.step, self.dtype)
         for rewrite in self.rewrites:
-            ops = tuple(rewrite(op) for op in ops)
+            ops = tuple(new for op in ops for new in _each(rewrite(op)))
         return sharded(ops, self.parallel)
 
     def rewritten(self, rewrite: Rewrite) -> "Plan":
         """The same plan with one more rewrite."""
         return replace(self, rewrites=(*self.rewrites, rewrite))
+
+    def linears_at(self, layer: int | None) -> Callable[[str], Linear | None]:
+        """Look-up of the operator of the linear layer of that name, in decoder layer `layer` or outside of all layers.
+
+        Of a module the name is its path; of a decoder its last part counts.
+        """
+        found: dict[str, list[Linear]] = {}
+        for op in self._forward_ops():
+            if isinstance(op, Linear):
+                found.setdefault(op.name.partition("@")[0], []).append(op)
+
+        def find(name: str) -> Linear | None:
+            row = self.workload.row_at(layer, name, self.dtype)
+            return next((op for op in found.get(row, []) if layer is None or not op.layers or layer in op.layers), None)
+
+        return find
 
     @property
     def weight_bytes(self) -> Array:
@@ -112,6 +129,10 @@ class Plan:
         mine = [op for op in self._forward_ops() if isinstance(op, Attention)]
         heads = sum(op.count * op.kv_heads for op in mine) / max(sum(op.count * op.kv_heads for op in whole), 1)
         return heads / (self.parallel.attention_dp * self.parallel.pp)
+
+
+def _each(ops: Op | tuple[Op, ...]) -> tuple[Op, ...]:
+    return ops if isinstance(ops, tuple) else (ops,)
 
 
 def _stored(op: Op) -> Array:

@@ -16,7 +16,7 @@ from ridgepoint.workload.families import from_config
 from ridgepoint.workload.operator import LinearLayer, linear_layer
 from ridgepoint.workload.weights import check_weights
 
-__all__ = ["catalogue_names", "heldout_text", "load_model", "trained_names", "weights_directory"]
+__all__ = ["calibration_text", "catalogue_names", "heldout_text", "load_model", "trained_names", "weights_directory"]
 
 _CATALOGUE = tuple(files("ridgepoint.workload") / "data" / kind for kind in ("llm", "encoder"))
 _TRAINED = files("ridgepoint.workload") / "data" / "trained"
@@ -41,6 +41,11 @@ def trained_names() -> list[str]:
 def heldout_text(name: str) -> Path | None:
     """The text that a shipped model was not trained on; None for every other model."""
     return Path(str(_TRAINED / name / "heldout.txt")) if name in trained_names() else None
+
+
+def calibration_text(name: str) -> Path | None:
+    """The text that a shipped model's layers may be shown to choose codes by; None for every other model."""
+    return Path(str(_TRAINED / name / "calibration.txt")) if name in trained_names() else None
 
 
 def load_model(name: str) -> Decoder | Encoder | LinearLayer:

@@ -108,7 +108,7 @@ class Traced:
         calls = self._calls(dtype)
         return tuple((calls[i].aten, calls[i].row) for i in self.order[dtype])
 
-    def row_of(self, module: str, dtype: str) -> str:
+    def row_at(self, layer: int | None, module: str, dtype: str) -> str:
         """Row of the linear layer at that path; "" where no weight format may replace it."""
         return self._rows[dtype].get(module, "")
 

@@ -151,7 +151,7 @@ class DecoderModel(nn.Module):
         mask_TS = None
         if new > 1 and position:
             mask_TS = torch.ones(new, end, dtype=torch.bool, device=tokens_BT.device).tril_(position)
-        x_MC = self._embedded(tokens_BT, position)
+        x_MC = self.embedded(tokens_BT, position)
         for layer, k_cache, v_cache in zip(self.layers, cache.keys, cache.values, strict=True):
             x_MC = layer(x_MC, batch, k_cache, v_cache, position, mask_TS)
         if self.final_norm is not None:
@@ -160,7 +160,8 @@ class DecoderModel(nn.Module):
             return self._headed(x_MC if new == 1 else x_MC.view(batch, new, -1)[:, -1])
         return self._headed(x_MC).view(batch, new, -1)
 
-    def _embedded(self, tokens_BT: Tensor, position: int) -> Tensor:
+    def embedded(self, tokens_BT: Tensor, position: int = 0) -> Tensor:
+        """What the first layer is given, [B T, C]."""
         x_MC = self.embed_tokens(tokens_BT).view(-1, self.hidden)
         if self.decoder.positions:
             batch, new = tokens_BT.shape

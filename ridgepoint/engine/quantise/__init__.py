@@ -1,0 +1,1 @@
+"""Algorithms that choose the codes of quantised weights from what a model's layers are given as input."""
