@@ -52,6 +52,11 @@ class FbgemmDynamicLinear(nn.Module):
         weight, bias = torch.ops.quantized.linear_unpack(self.params)
         return weight.int_repr(), weight.q_per_channel_scales().float(), bias
 
+    @property
+    def bias(self) -> Tensor | None:
+        """bias[n], read back as well."""
+        return self.unpacked()[2]
+
     def dequantised(self) -> Tensor:
         """[n, k] fp32; activations are rounded on top of it."""
         q, scale, _ = self.unpacked()

@@ -137,7 +137,7 @@ def _calibrated(side: Side, plan: Plan, kernels: Mapping[str, str], tokens: list
 
     from ridgepoint.engine.quantise.inputs import Walk
 
-    walk = Walk(torch.tensor(tokens), plan.dtype)
+    walk = Walk(torch.tensor(tokens))
 
     def convert(module: "nn.Module", layer: int | None) -> "nn.Module":
         return walk(module, lambda part, inputs: side.on_metal(part, plan, Metal(kernels, layer, inputs)))

@@ -3,6 +3,7 @@
 Shapes: B windows, T tokens of each, M = B T rows, C hidden size, k inputs of a linear layer.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from ridgepoint.engine.models.decoder import DecoderLayer, DecoderModel
-from ridgepoint.kernels.ladder import TORCH_DTYPES
 
 __all__ = ["Inputs", "Walk"]
 
@@ -55,24 +55,26 @@ class Walk:
     """Carries the calibration tokens from layer to layer while a model is built, as GPTQ does: the inputs of a layer are the
     outputs of the layers before it as they have been rewritten (arXiv 2210.17323, section 4, "setup").
 
-    Call it on the model without layers first, then on each layer in order.
+    Call it on the model without layers first, then on each layer in order. Everything is computed in fp32 with the weights
+    that kernels stand for, whatever their dtype. Ignored: the rounding of activations.
     """
 
-    def __init__(self, tokens_BT: Tensor, dtype: str):
-        self._tokens_BT, self._dtype = tokens_BT, TORCH_DTYPES[dtype]
+    def __init__(self, tokens_BT: Tensor):
+        self._tokens_BT = tokens_BT
         self._states_BTC: Tensor | None = None
 
     @torch.no_grad()
     def __call__(self, module: nn.Module, rewrite: Rewrite) -> nn.Module:
         """`rewrite(module, inputs by name)`; `inputs` is empty for the model without its layers."""
         if isinstance(module, DecoderModel):
-            self._states_BTC = module.embedded(self._tokens_BT).view(*self._tokens_BT.shape, -1)
+            self._states_BTC = module.embedded(self._tokens_BT).view(*self._tokens_BT.shape, -1).float()
             return rewrite(module, {})
         assert isinstance(module, DecoderLayer), "a model is built from its outside to its last layer"
-        with _gathered(module) as inputs:
-            self._run(module)
+        plain = _in_fp32(module)
+        with _gathered(plain) as inputs:
+            self._run(plain)
         rewritten = rewrite(module, inputs)
-        self._states_BTC = self._run(rewritten)
+        self._states_BTC = self._run(_in_fp32(rewritten))
         return rewritten
 
     def _run(self, layer: nn.Module) -> Tensor:
@@ -80,10 +82,29 @@ class Walk:
         out = []
         for block_BTC in self._states_BTC.split(_WINDOWS):
             batch, length, width = block_BTC.shape
-            cache = torch.zeros(batch, layer.kv_heads, length, layer.head_dim, dtype=self._dtype)
+            cache = torch.zeros(batch, layer.kv_heads, length, layer.head_dim)
             y = layer(block_BTC.reshape(-1, width), batch, cache, torch.zeros_like(cache), 0, None)
             out.append(y.view(batch, length, width))
         return torch.cat(out)
+
+
+def _in_fp32(layer: nn.Module) -> nn.Module:
+    """A copy of the layer with plain linear layers of the weights that its kernels hold."""
+    copied = copy.deepcopy(layer)
+    for name, module in list(copied.named_modules()):
+        if hasattr(module, "dequantised"):
+            parent, _, leaf = name.rpartition(".")
+            setattr(copied.get_submodule(parent), leaf, _dense(layer.get_submodule(name)))
+    return copied.float()
+
+
+def _dense(kernel: nn.Module) -> nn.Linear:
+    weight = kernel.dequantised().float()
+    linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias=kernel.bias is not None)
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    if kernel.bias is not None:
+        linear.bias = nn.Parameter(kernel.bias.float(), requires_grad=False)
+    return linear
 
 
 @contextmanager
