@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from ridgepoint.cli import calibrate, fit, load, records, results, targets, validate, why
+from ridgepoint.cli import calibrate, fit, load, mix, records, results, targets, validate, why
 from ridgepoint.cli.options import INTERRUPTED
 from ridgepoint.errors import RidgeError
 
@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("why")(why.why)
+app.command("mix")(mix.mix)
 app.command("predict")(results.predict)
 app.command("measure")(results.measure)
 app.command("compare")(results.compare)

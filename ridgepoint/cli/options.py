@@ -1,5 +1,7 @@
 """Options that several commands share, written once."""
 
+import math
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +10,9 @@ import typer
 from ridgepoint.errors import BadInput, UnknownName
 
 __all__ = [
-    "INTERRUPTED", "Assert", "AttentionDp", "Batches", "Device", "Dtype", "Ep", "Isl", "Json", "Model", "On", "Phase",
-    "Points", "Pp", "PredictOnly", "Protocol", "Report", "Seconds", "Seed", "Stack", "Text", "Threads", "Tp", "Windows",
-    "With", "integers", "names",
+    "INTERRUPTED", "Assert", "AttentionDp", "Batches", "Calib", "Device", "Dtype", "Ep", "Isl", "Json", "Model", "On", "Phase",
+    "Points", "Pp", "PredictOnly", "Protocol", "Report", "Seconds", "Seed", "Stack", "Text", "Threads", "Tol", "Tp",
+    "Windows", "With", "integers", "names", "tolerance",
 ]  # fmt: skip
 
 INTERRUPTED = 130
@@ -129,3 +131,17 @@ def names(option: str, text: str) -> tuple[str, ...]:
     if not all(found) or len(found) > 100:
         raise BadInput(f"{option} takes up to 100 names separated by commas, as h100-sxm,l40s; got {text[:60]!r}")
     return found
+
+
+_TOLERANCE = re.compile(r"(\d+(?:\.\d+)?)(%?)")
+
+
+def tolerance(text: str) -> float | None:
+    """`1%` of perplexity, or nats per token, in nats; None where nothing was said."""
+    if not text:
+        return None
+    match = _TOLERANCE.fullmatch(text)
+    value = 0.0 if match is None else float(match[1])
+    if match is None or not 0 < value < (100 if match[2] else 10):
+        raise BadInput(f"--tol takes a share of perplexity, as 1%, or nats per token, as 0.01; got {text[:40]!r}")
+    return math.log1p(value / 100) if match[2] else value

@@ -1,7 +1,6 @@
 """`ridge why MODEL A..B`: the bet, then the measurement, then the verdict."""
 
 import json
-import math
 import os
 import re
 import sys
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
     from ridgepoint.store import Record
     from ridgepoint.study.document import Answer, Bet, Point
 
-__all__ = ["show", "show_unsettled", "why"]
+__all__ = ["progress_bar", "show", "show_unsettled", "why"]
 
-_TOLERANCE = re.compile(r"(\d+(?:\.\d+)?)(%?)")
 _ASSERTION = re.compile(r"\s*speedup(?:@(\d{1,7}))?\s*(>=|<=|>|<)\s*(\d+(?:\.\d+)?)\s*")
 
 
@@ -68,7 +66,7 @@ def why(
             raise BadInput("machines that are not at hand are predicted, not measured: leave --assert and --report out")
         return why_on_paper(model, bet, options.names("--on", on), batches, phase, isl, common, elsewhere, as_json)
     settings = _Settings(threads, device, on, seconds, points == "all", predict_only, report, as_json)
-    asked = _Text(text, protocol, windows, seed, _tolerance(tol), calib)
+    asked = _Text(text, protocol, windows, seed, options.tolerance(tol), calib)
     return _measured(model, bet, batches, phase, isl, common, asked, settings, assertion)
 
 
@@ -133,17 +131,6 @@ def _measured(
         answer = settle_question(question, store, provenance(), watcher, effort, room_bytes(settings.device))
     show(answer, settings.as_json, settings.report)
     return options.INTERRUPTED if not answer.complete else _outcome(answer, assertion)
-
-
-def _tolerance(text: str) -> float | None:
-    """`1%` of perplexity, or nats per token, in nats; None where nothing was said."""
-    if not text:
-        return None
-    match = _TOLERANCE.fullmatch(text)
-    value = 0.0 if match is None else float(match[1])
-    if match is None or not 0 < value < (100 if match[2] else 10):
-        raise BadInput(f"--tol takes a share of perplexity, as 1%, or nats per token, as 0.01; got {text[:40]!r}")
-    return math.log1p(value / 100) if match[2] else value
 
 
 def _outcome(answer: "Answer", assertion: tuple[int | None, str, float] | None) -> int:
@@ -254,7 +241,7 @@ class _Watch:
 
     def stage(self, text: str, done: int, total: int) -> None:
         if self._progress is None:
-            self._progress, self._task = _progress_bar()
+            self._progress, self._task = progress_bar()
             self._progress.start()
         self._progress.update(self._task, description=text, completed=done, total=total)
 
@@ -267,7 +254,8 @@ class _Watch:
             )
 
 
-def _progress_bar() -> tuple[Any, Any]:
+def progress_bar() -> tuple[Any, Any]:
+    """A bar on standard error and its one task."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

@@ -6,7 +6,7 @@ Shapes: B windows at once, T tokens of a window, V vocabulary.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ridgepoint.measurement.request import AccuracyRequest
+from ridgepoint.measurement.request import AccuracyRequest, TextRequest
 from ridgepoint.measurement.runnable import build_weights
 from ridgepoint.measurement.text import windows_of
 from ridgepoint.workload import Decoder, forward
@@ -14,7 +14,7 @@ from ridgepoint.workload import Decoder, forward
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["window_losses"]
+__all__ = ["block_figures", "log_probabilities", "window_losses", "windows_tensor"]
 
 _ROWS = 4096
 """Tokens in one forward pass."""
@@ -26,11 +26,9 @@ def window_losses(request: AccuracyRequest) -> Iterator[dict[str, Any]]:
 
     The reference is the first side of the request. Each token but the first is predicted from those before it in its window.
     """
-    import torch
-
     decoder = request.decoder
-    tokens_WT = torch.tensor(windows_of(decoder, request.directory, request.text))
-    length = tokens_WT.shape[1]
+    blocks = windows_tensor(decoder, request.directory, request.text)
+    length = blocks[0].shape[1]
     step = forward(1, length)
     models = [
         build_weights(
@@ -39,20 +37,28 @@ def window_losses(request: AccuracyRequest) -> Iterator[dict[str, Any]]:
         for side in request.sides
     ]
     number = 0
-    for block_BT in tokens_WT.split(max(1, _ROWS // length)):
+    for block_BT in blocks:
         reference = None
         columns: list[list[dict[str, float]]] = []
         for model, side in zip(models, request.sides, strict=True):
-            log_BTV = _log_probabilities(model, decoder, block_BT, side.side().plan(decoder, step).dtype)
+            log_BTV = log_probabilities(model, decoder, block_BT, side.side().plan(decoder, step).dtype)
             reference = log_BTV if reference is None else reference
-            columns.append(_figures(log_BTV, reference, block_BT))
+            columns.append(block_figures(log_BTV, reference, block_BT))
         for row in zip(*columns, strict=True):
             yield {"kind": "window", "number": number, "sides": list(row)}
             number += 1
     yield {"kind": "done", "windows": number, "tokens": int(number * (length - 1))}
 
 
-def _log_probabilities(model: Any, decoder: Decoder, block_BT: "Tensor", dtype: str) -> "Tensor":
+def windows_tensor(decoder: Decoder, directory: str, text: TextRequest) -> "list[Tensor]":
+    """The windows of a text as token blocks [B, T], as many windows in each as one pass takes."""
+    import torch
+
+    tokens_WT = torch.tensor(windows_of(decoder, directory, text))
+    return list(tokens_WT.split(max(1, _ROWS // tokens_WT.shape[1])))
+
+
+def log_probabilities(model: Any, decoder: Decoder, block_BT: "Tensor", dtype: str) -> "Tensor":
     """log p[B, T - 1, V] of the successors of all tokens but the last, in fp32."""
     from ridgepoint.engine.cache import KvCache
 
@@ -62,7 +68,7 @@ def _log_probabilities(model: Any, decoder: Decoder, block_BT: "Tensor", dtype: 
     return logits[:, :-1].float().log_softmax(-1)
 
 
-def _figures(log_BTV: "Tensor", reference_BTV: "Tensor", block_BT: "Tensor") -> list[dict[str, float]]:
+def block_figures(log_BTV: "Tensor", reference_BTV: "Tensor", block_BT: "Tensor") -> list[dict[str, float]]:
     """Mean loss, KL(reference || this) and top-1 agreement of each window."""
     loss = -log_BTV.gather(-1, block_BT[:, 1:, None])[..., 0].mean(-1)
     kl = (reference_BTV.exp() * (reference_BTV - log_BTV)).sum(-1).mean(-1)

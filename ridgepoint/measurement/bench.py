@@ -1,7 +1,9 @@
 """The bench inside the child process: keeps built models, answers each request with messages as they come."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from ridgepoint.measurement.paired import Budget, interleave, single
 from ridgepoint.measurement.request import (
     AccuracyRequest,
     CalibrationRequest,
+    MixedRequest,
     PairRequest,
     SideRequest,
     SingleRequest,
@@ -26,6 +29,7 @@ from ridgepoint.measurement.runnable import Runnable, Weights, build_weights, ru
 from ridgepoint.measurement.tensors import activation_bytes, stored_bytes
 
 if TYPE_CHECKING:
+    from ridgepoint.measurement.mixed import Layers
     from ridgepoint.measurement.module_rows import ModuleRows
 
 __all__ = ["Bench"]
@@ -41,6 +45,7 @@ class Bench:
 
         self._without_models = resident_bytes()
         self._models: dict[tuple[Any, ...], Weights] = {}
+        self._layers: tuple[bytes, Layers] | None = None
 
     def pair(self, request: PairRequest) -> Iterator[dict[str, Any]]:
         """Messages `stage`… and one `done` with the paired comparison, its clock, load and peak memory."""
@@ -106,7 +111,19 @@ class Bench:
         from ridgepoint.measurement.accuracy import window_losses
 
         self._models.clear()  # room for all sides at once
-        yield from window_losses(request)
+        with _all_cores():
+            yield from window_losses(request)
+
+    def mixed(self, request: MixedRequest) -> Iterator[dict[str, Any]]:
+        """An `assignment` message for each assignment; then `done`. The converted layers are kept for the next request."""
+        from ridgepoint.measurement.mixed import build_layers, mixed_losses
+
+        key = msgspec.json.encode(msgspec.structs.replace(request, assignments=()))
+        with _all_cores():
+            if self._layers is None or self._layers[0] != key:
+                self._models.clear()
+                self._layers = key, build_layers(request)
+            yield from mixed_losses(self._layers[1], request)
 
     def calibrate(self, request: CalibrationRequest) -> Iterator[dict[str, Any]]:
         """A `sample` message per sample, on the CPU between `begin` and `end` of its probe; then `done`."""
@@ -137,6 +154,19 @@ class Bench:
             weights = build_weights(workload, side, step, which.kernels, request.directory, request.cache_bytes)
         self._models[key] = weights
         return runnable(workload, side, step, weights, request.cache_bytes)
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """As many threads as there are cores, for work that is not timed."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _cpu_probes(request: CalibrationRequest) -> Iterator[dict[str, Any]]:

@@ -8,8 +8,8 @@ from ridgepoint.choice import Side, resolve
 from ridgepoint.workload import Decoder, Group, LinearLayer, Step, Traced, Workload
 
 __all__ = [
-    "AccuracyRequest", "CalibrationRequest", "PairRequest", "SideRequest", "SingleRequest", "StepRequest", "Subject",
-    "TextRequest", "TraceRequest", "step_request", "subject",
+    "AccuracyRequest", "CalibrationRequest", "MixedRequest", "PairRequest", "SideRequest", "SingleRequest", "StepRequest",
+    "Subject", "TextRequest", "TraceRequest", "step_request", "subject",
 ]  # fmt: skip
 
 Subject = Decoder | LinearLayer | Traced
@@ -119,6 +119,17 @@ class AccuracyRequest(msgspec.Struct, frozen=True, kw_only=True, tag="accuracy")
     sides: tuple[SideRequest, ...]
     text: TextRequest
     calibration: TextRequest | None = None
+
+
+class MixedRequest(msgspec.Struct, frozen=True, kw_only=True, tag="mixed"):
+    """Losses of assignments: to each layer the index of one of `sides`, the first of which is also that of the head."""
+
+    decoder: Decoder
+    directory: str
+    sides: tuple[SideRequest, ...]
+    text: TextRequest
+    calibration: TextRequest | None = None
+    assignments: tuple[tuple[int, ...], ...]
 
 
 class CalibrationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="calibration"):

@@ -19,6 +19,7 @@ from ridgepoint.report.charts import (
 from ridgepoint.report.compile_words import compile_lines
 from ridgepoint.report.contents import with_contents
 from ridgepoint.report.html_operators import operators_section, record_section
+from ridgepoint.report.html_sufficient import sufficient_section
 from ridgepoint.report.machine_words import machine_facts
 from ridgepoint.report.markup import cell, escaped, fact_list, figure, legend, scrolling_table
 from ridgepoint.report.operator_words import kernel_lines
@@ -56,8 +57,9 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 def answer_html(answer: Answer) -> str:
     """The page. The same answer gives the same text; nothing is requested from anywhere and nothing is run."""
     sections = (
-        _head(answer), _speedups(answer), _table_section(answer), _times(answer), operators_section(answer.bet),
-        _memory(answer), record_section(answer), _method(answer), _machine(answer), _flags(answer), _definitions(answer.bet),
+        _head(answer), _speedups(answer), sufficient_section(answer.sufficiency, answer.bet.a.text), _table_section(answer),
+        _times(answer), operators_section(answer.bet), _memory(answer), record_section(answer), _method(answer),
+        _machine(answer), _flags(answer), _definitions(answer.bet),
     )  # fmt: skip
     return page(question(answer.bet), sections)
 

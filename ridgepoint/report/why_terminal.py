@@ -13,6 +13,7 @@ from ridgepoint.report.compile_words import compile_lines, predicted_compile_lin
 from ridgepoint.report.grid_terminal import add, grid, heading, line, pairs
 from ridgepoint.report.operator_words import kernel_words
 from ridgepoint.report.scale import log_scale
+from ridgepoint.report.sufficient_terminal import sufficient_parts
 from ridgepoint.report.unit_words import step_words, weights_words
 from ridgepoint.report.words import (
     ABSENT,
@@ -106,6 +107,7 @@ def answer_table(answer: Answer) -> RenderableType:
             _clocks(points),
         ]
     parts += _pictures(answer)
+    parts += sufficient_parts(answer.sufficiency, bet.a.text)
     parts += [Text(), *(Text(text, style="bold") for text in verdicts(answer)), Text()]
     parts.append(pairs(_footer(answer)))
     parts += [line(f"! {flag}", "yellow") for flag in answer.flags]

@@ -18,7 +18,16 @@ from ridgepoint.store import Provenance, Store, new_record
 from ridgepoint.study.question import CALIBRATION, Question, calibration_request
 from ridgepoint.workload import Decoder, heldout_text
 
-__all__ = ["REFERENCE", "TOLERANCE", "Difference", "Text", "accuracy_of", "check_accuracy", "paired_difference"]
+__all__ = [
+    "REFERENCE",
+    "TOLERANCE",
+    "Difference",
+    "Text",
+    "accuracy_of",
+    "check_accuracy",
+    "paired_difference",
+    "path_of",
+]
 
 TOLERANCE = 0.01
 """Nats per token, 1 % of perplexity: a loss that nobody acts on. Fixed before anything is measured."""
@@ -85,7 +94,7 @@ def accuracy_of(
     if reason := _absent(question, text):
         return {"measured": False, "reason": reason}
     sides = {question.a_text: question.a, **dict(zip(question.b_texts, question.b, strict=True))}
-    path = _path(question, text)
+    path = path_of(question, text)
     asked = {
         "text": path.name, "protocol": text.protocol, "windows_wanted": text.windows, "seed": text.seed,
         "sides": ["reference", *(s.spec for s in sides.values())], "calibration": _calibration(question),
@@ -122,7 +131,7 @@ def check_accuracy(question: Question, text: Text) -> None:
     windows = windows_of(request.decoder, request.directory, request.text)
     if len(windows) < _FEWEST:
         raise BadInput(
-            f"{_path(question, text)} and --windows {text.windows}: {len(windows)} windows of text are too few for an "
+            f"{path_of(question, text)} and --windows {text.windows}: {len(windows)} windows of text are too few for an "
             f"interval; at least {_FEWEST}"
         )
 
@@ -140,7 +149,8 @@ def _absent(question: Question, text: Text) -> str:
     return ""
 
 
-def _path(question: Question, text: Text) -> Path:
+def path_of(question: Question, text: Text) -> Path:
+    """The text: the one asked for, or the one that ships with the model."""
     found = Path(text.path) if text.path else heldout_text(question.model)
     assert found is not None, "asked after `_absent` found a text"
     return found
@@ -160,7 +170,7 @@ def _request(question: Question, text: Text, sides: Sequence[Side]) -> AccuracyR
     return AccuracyRequest(
         decoder=question.workload, directory=question.directory,
         sides=tuple(SideRequest(spec=s.spec, device=question.device) for s in sides),
-        text=TextRequest(path=str(_path(question, text)), protocol=text.protocol, windows=text.windows, seed=text.seed),
+        text=TextRequest(path=str(path_of(question, text)), protocol=text.protocol, windows=text.windows, seed=text.seed),
         calibration=calibration_request(question),
     )  # fmt: skip
 

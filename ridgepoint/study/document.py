@@ -167,6 +167,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: dict[str, Any]
     energy: dict[str, Any]
     verdict: str
+    sufficiency: dict[str, Any] = {}
+    """Which sides suffice within the tolerance, and which are beaten; empty where accuracy was not measured."""
     record: tuple[RecordRow, ...] = ()
     """The score of the bets that were settled before this one."""
     complete: bool = True

@@ -24,8 +24,8 @@ def sufficiency(bet: Bet, points: Sequence[Point], accuracy: Mapping[str, Any]) 
         for row in rows:
             row["speed"][batch]["frontier"] = not any(_beats(other, row, batch) for other in rows)
     enough = [row for row in rows if row["suffices"] == "yes"]
-    fastest = {b: max(enough, key=lambda r: r["speed"][b]["speedup"])["side"] for b in map(str, bet.grid)}
-    smallest = min(enough, key=lambda r: r["memory_bytes"])["side"]
+    fastest = {b: _fastest_of(enough, b, bet.tie)["side"] for b in map(str, bet.grid)}
+    smallest = min(enough, key=lambda r: (r["memory_bytes"], r["loss"]))["side"]
     found = {"tolerance": accuracy["tolerance"], "sides": rows, "fastest": fastest, "smallest": smallest}
     return {**found, "statement": _statement(bet, found)}
 
@@ -62,6 +62,12 @@ def _speed(bet: Bet, name: str, batch: int, points: Sequence[Point]) -> dict[str
     i = curve.batch.index(batch)
     ends = {"low": curve.low[i], "high": curve.high[i]}
     return {"speedup": curve.speedup[i], **ends, "measured": False, "energy_j": None}
+
+
+def _fastest_of(rows: Sequence[Mapping[str, Any]], batch: str, tie: float) -> Mapping[str, Any]:
+    """The fastest; of those that tie with it the one that loses least."""
+    best = max(r["speed"][batch]["speedup"] for r in rows)
+    return min((r for r in rows if r["speed"][batch]["speedup"] * (1 + tie) >= best), key=lambda r: r["loss"])
 
 
 def _beats(one: Mapping[str, Any], other: Mapping[str, Any], batch: str) -> bool:

@@ -24,6 +24,7 @@ from ridgepoint.study.choosing import first_points, next_point, side_of
 from ridgepoint.study.document import Answer, Bet, Curve, Point, answer_from, bet_from, plain
 from ridgepoint.study.question import Question, plan_for, step_for
 from ridgepoint.study.reason import Rows, reason
+from ridgepoint.study.sufficient import sufficiency
 from ridgepoint.study.track_record import record_behind
 from ridgepoint.study.units import unit_of
 from ridgepoint.study.verdict import measured_flip, verdict_line
@@ -80,7 +81,10 @@ def why(
     except KeyboardInterrupt:
         complete = False
     answer = settle(question, bet, record, points, provenance, complete)
-    answer = replace(answer, accuracy=accuracy, record=record_behind(store, bet, provenance))
+    answer = replace(
+        answer, accuracy=accuracy, sufficiency=sufficiency(bet, answer.points, accuracy),
+        record=record_behind(store, bet, provenance),
+    )  # fmt: skip
     stored = new_record("answer", {"answer": plain(answer)}, provenance, study=record.id, flags=answer.flags)
     store.append(stored)
     return answer_from(store.get(stored.id).body["answer"])  # with its keys in the order that every report will read
