@@ -2,6 +2,7 @@
 
     python scripts/train_pocket.py --out DIR [--minutes 60] [--threads 2]
     python scripts/train_pocket.py --out DIR --calibration
+    python scripts/train_pocket.py --out tests/data/eight --layers 8 --hidden 64 --minutes 12
 
 Bytes are tokens. Every 40th file (by the hash of its path) is held out; the first 96 KiB of those become heldout.txt.
 DIR gets config.json, model.safetensors (bf16), heldout.txt, training.json (what was trained on, and the losses) and
@@ -42,6 +43,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--calibration", action="store_true")
+    parser.add_argument("--layers", type=int, default=CONFIG["num_hidden_layers"])
+    parser.add_argument(
+        "--hidden", type=int, default=CONFIG["hidden_size"], help="the feed-forward layer is 2.5 as wide"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -50,7 +55,9 @@ def main() -> None:
     (options.out / "calibration.txt").write_bytes(calibration(train))
     if options.calibration:
         return
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**CONFIG))
+    shape = {"num_hidden_layers": options.layers, "hidden_size": options.hidden,
+             "intermediate_size": options.hidden * 5 // 2, "head_dim": options.hidden // 4}  # fmt: skip
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**CONFIG, **shape}))
     losses = fit(model, train, options.minutes * 60)
     model = model.to(torch.bfloat16).float().eval()
     loss = evaluate(model, held_out)

@@ -40,6 +40,4 @@ def mix_lines(found: Mapping[str, Any]) -> list[str]:
 
 def _words(found: Mapping[str, Any]) -> str:
     """The side without what every side has."""
-    return "+".join(
-        part for part in found["side"].split("+") if "layers=" in part or part == found["side"].split("+")[0]
-    )
+    return "+".join(part for part in found["side"].split("+") if "layers=" in part) or str(found["a"])

@@ -17,7 +17,18 @@ from ridgepoint.errors import BadInput, UnknownName
 
 __all__ = ["ID_LENGTH", "KINDS", "SCHEMA", "Provenance", "Record", "canonical", "digest", "new_record", "seal"]
 
-KINDS = ("bet", "point", "answer", "calibration-run", "probe", "calibration", "measurement", "accuracy", "mix", "failure")
+KINDS = (
+    "bet",
+    "point",
+    "answer",
+    "calibration-run",
+    "probe",
+    "calibration",
+    "measurement",
+    "accuracy",
+    "mix",
+    "failure",
+)
 SCHEMA = 1
 """Version of the record body; a later version can read earlier ones."""
 
