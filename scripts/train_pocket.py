@@ -2,7 +2,7 @@
 
     python scripts/train_pocket.py --out DIR [--minutes 60] [--threads 2]
     python scripts/train_pocket.py --out DIR --calibration
-    python scripts/train_pocket.py --out tests/data/eight --layers 8 --hidden 64 --minutes 12
+    python scripts/train_pocket.py --out tests/data/eight --layers 8 --hidden 64 --minutes 12 --fp32
 
 Bytes are tokens. Every 40th file (by the hash of its path) is held out; the first 96 KiB of those become heldout.txt.
 DIR gets config.json, model.safetensors (bf16), heldout.txt, training.json (what was trained on, and the losses) and
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument(
         "--hidden", type=int, default=CONFIG["hidden_size"], help="the feed-forward layer is 2.5 as wide"
     )
+    parser.add_argument("--fp32", action="store_true", help="where bf16 is slow")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -58,7 +59,7 @@ def main() -> None:
     shape = {"num_hidden_layers": options.layers, "hidden_size": options.hidden,
              "intermediate_size": options.hidden * 5 // 2, "head_dim": options.hidden // 4}  # fmt: skip
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**CONFIG, **shape}))
-    losses = fit(model, train, options.minutes * 60)
+    losses = fit(model, train, options.minutes * 60, not options.fp32)
     model = model.to(torch.bfloat16).float().eval()
     loss = evaluate(model, held_out)
     sys.stdout.write(f"held-out loss {loss:.4f} nats a byte, {loss / math.log(2):.3f} bits\n")
@@ -89,7 +90,7 @@ def calibration(text: np.ndarray) -> bytes:
     return bytes(b for s in starts for b in text[s : s + PIECE_BYTES].tobytes() if b < 128)
 
 
-def fit(model: torch.nn.Module, text: np.ndarray, seconds: float) -> list[float]:
+def fit(model: torch.nn.Module, text: np.ndarray, seconds: float, half: bool) -> list[float]:
     """AdamW with a warm-up and a cosine by time; returns the mean loss of each hundred steps."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1)
     random, begin, losses, recent = np.random.default_rng(0), time.monotonic(), list[float](), list[float]()
@@ -98,7 +99,7 @@ def fit(model: torch.nn.Module, text: np.ndarray, seconds: float) -> list[float]
             group["lr"] = RATE * min(share / WARMUP_SHARE + 0.01, 0.5 * (1 + math.cos(math.pi * share)) + 0.02)
         starts = random.integers(0, len(text) - LENGTH - 1, BATCH)
         block = torch.from_numpy(np.stack([text[s : s + LENGTH + 1] for s in starts]).astype(np.int64))
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             logits = model(block[:, :-1]).logits
         loss = torch.nn.functional.cross_entropy(logits.float().reshape(-1, 256), block[:, 1:].reshape(-1))
         optimizer.zero_grad(set_to_none=True)
