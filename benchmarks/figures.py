@@ -1,7 +1,7 @@
-"""Puts the figures of the stored records into the README, between its `figure` comments.
+"""Puts the figures of the stored records into the README and docs, between their `figure` comments.
 
 python benchmarks/figures.py            write them
-python benchmarks/figures.py --check    exit code 1 if the README says anything else than the records
+python benchmarks/figures.py --check    exit code 1 if they say anything else than the records
 """
 
 import re
@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from model_figures import model_figures
 from sheet_figures import held_out_table, read_record, sheet_figures, whole_gpus_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
 README = ROOT / "README.md"
 DATASHEET = ROOT / "docs" / "datasheet.md"
+DOCUMENTS = (README, *(ROOT / "docs" / f"{name}.md" for name in ("quantisation",)))
+"""Texts with figures between comments."""
 _TABLE = re.compile(r"(<!-- (held-out|held-out-gpus) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 _FIGURE = re.compile(r"<!-- figure: ([\w.-]+) -->(.*?)<!-- /figure -->", re.DOTALL)
 
@@ -51,7 +54,7 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
             for name in ("import_s", "help_s", "prediction_ms", "report_s")
             if name in record
         }
-    found |= sheet_figures(records)
+    found |= sheet_figures(records) | model_figures(records)
     if record := read_record(records, "datasheet.json"):
         found["sheet.per_s"] = f"{record['configurations_per_s']:,.0f}"
         found["sheet.single_ms"] = f"{record['single_prediction_ms']:.1f}"
@@ -200,16 +203,16 @@ def of_linear(idle: list[dict[str, Any]], loaded: list[dict[str, Any]]) -> dict[
 
 def main() -> None:
     """Write or check."""
-    text, document = README.read_text(encoding="utf-8"), DATASHEET.read_text(encoding="utf-8")
     found = figures()
-    new, tables = written(text, found), with_table(document)
-    missing = sorted({m[1] for m in _FIGURE.finditer(new)} - set(found))
+    before = {path: path.read_text(encoding="utf-8") for path in (*DOCUMENTS, DATASHEET)}
+    after = {path: written(text, found) for path, text in before.items()} | {DATASHEET: with_table(before[DATASHEET])}
+    missing = sorted({m[1] for text in after.values() for m in _FIGURE.finditer(text)} - set(found))
     if missing:
         sys.stdout.write(f"no record for: {', '.join(missing)}\n")
     if "--check" in sys.argv[1:]:
-        raise SystemExit(int(new != text or bool(missing) or tables != document))
-    README.write_text(new, encoding="utf-8")
-    DATASHEET.write_text(tables, encoding="utf-8")
+        raise SystemExit(int(after != before or bool(missing)))
+    for path, text in after.items():
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""When is a cheaper format enough? The sides of a bet by loss, speed, memory and energy: which suffice, which are beaten."""
+"""When a cheaper format is enough: the sides of a bet by loss, speed, memory and energy, which suffice and which are beaten."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
