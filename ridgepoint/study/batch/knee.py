@@ -14,7 +14,7 @@ __all__ = ["DEFINITION", "End", "Knee", "chances", "knee_of", "log_power"]
 
 DEFINITION = (
     "knee.half-gain.v1: largest batch whose throughput / latency is within a tie of the highest; a tie is what 3 % of step "
-    "time makes; beyond it a doubled batch gains less than 1.41x throughput"
+    "time makes; a batch r times as large gains less than √r throughput, a doubled one less than 1.41x"
 )
 _TIE = 2 * np.log1p(TIE)
 """Of log power: power has step time squared."""

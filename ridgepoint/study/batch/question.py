@@ -109,8 +109,8 @@ def _default_grid(setting: Setting, wall: WallCard | None, runs: bool) -> tuple[
         short = [b for i, b in enumerate(fitting) if seconds[i] <= _LONGEST_S or i < _LEAST]
         if len(short) < len(fitting):
             longest = show_time(float(seconds[len(short)]))
-            return tuple(short), f"a step of batch {fitting[len(short)]} would take {longest}; --grid goes further"
+            return tuple(short), f"as a step of batch {fitting[len(short)]} would take {longest}; --grid goes further"
     if len(fitting) < len(batches):
         need = need_bytes(setting.plan, batches[len(fitting)])
-        return tuple(fitting), f"memory: batch {batches[len(fitting)]} would need {show_bytes(need)}"
-    return tuple(fitting), f"{largest}, the largest batch that is looked at unless --grid names more"
+        return tuple(fitting), f"as batch {batches[len(fitting)]} would need {show_bytes(need)} of memory"
+    return tuple(fitting), "the largest that is looked at unless --grid names more"

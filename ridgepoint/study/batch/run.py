@@ -59,6 +59,7 @@ def batch_curve(
     """
     check_runs(question.setting.plan.workload)
     record, bet = stored_batch_bet(question, store, provenance)
+    question = replace(question, wall=bet.wall)  # of a bet that goes on: as it was when it was placed
     watcher.bet(bet, record)
     points = [batch_point_from(r.body["point"]) for r in store.records(kind="batch-point", study=record.id)]
     complete = True
@@ -82,16 +83,18 @@ def stored_batch_bet(question: BatchQuestion, store: Store, provenance: Provenan
     What is free of the memory changes by the minute, so where memory ends is no part of what makes two questions the same.
     """
     bet = place_batch_bet(question)
-    asked = batch_plain(changed(bet, wall=None, statement="", capped="", slo=None, knee=bet.knee))
-    key = digest({
-        "question": asked, "slo": question.slo, "machine": str(provenance.machine.get("machine_id", "")),
-    })  # fmt: skip
+    asked = {name: value for name, value in batch_plain(bet).items() if name not in _BY_FREE_MEMORY}
+    machine = str(provenance.machine.get("machine_id", ""))
+    key = digest({"question": asked, "slo": question.slo, "machine": machine})
     for record in reversed(store.records(kind="batch-bet")):
         if record.body.get("key") == key and not _closed(record, store):
             return record, batch_bet_from(record.body["bet"])
     record = new_record("batch-bet", {"bet": batch_plain(bet), "key": key}, provenance)
     store.append(record)
     return record, bet
+
+
+_BY_FREE_MEMORY = ("wall", "capped", "points", "knee", "slo", "statement")
 
 
 def _closed(record: Record, store: Store) -> bool:
