@@ -19,7 +19,6 @@ from ridgepoint.report.batch_words import (
     per_token_words,
     point_at,
     question_words,
-    rate_words,
     slo_mark,
     slo_words,
     span_words,
@@ -29,6 +28,7 @@ from ridgepoint.report.batch_words import (
 from ridgepoint.report.grid_terminal import add, grid, heading, line, pairs
 from ridgepoint.report.unit_words import step_words, weights_words
 from ridgepoint.report.words import ABSENT, clean
+from ridgepoint.study.batch.bet import rate_words
 from ridgepoint.study.batch.document import BatchAnswer, BatchBet, CurvePoint
 
 __all__ = ["batch_answer_table", "batch_bet_panel", "batches_side_by_side"]
@@ -125,8 +125,8 @@ def _asked(bet: BatchBet) -> Iterator[tuple[str, str]]:
 def _predicted(bet: BatchBet, wide: bool) -> Table:
     curve = bet.curve
     energy = any(j is not None for j in curve.energy_j)
-    names = ["batch", "step", "80 %", f"{unit(bet)}/s", "x2 gains", "memory", "bound", "<knee"]
-    names += ["<SLO"] if bet.slo else []
+    names = ["batch", "step", "80 %", f"{unit(bet)}/s", "x2 gains", "memory", "bound", "knee"]
+    names += ["SLO"] if bet.slo else []
     names += [f"J/{unit(bet).removesuffix('s')}"] if energy and wide else []
     table = grid(names)
     for i, gain in enumerate(gains(curve.seconds, curve.batch)):
@@ -176,9 +176,9 @@ def _curve(answer: BatchAnswer, wide: bool) -> Table:
         "error",
         f"{unit(bet)}/s",
         "x2 gains",
-        "<knee",
+        "knee",
     ]
-    names += ["<SLO"] if answer.slo else []
+    names += ["SLO"] if answer.slo else []
     table = grid([*names, *(["<throughput"] if wide else [])])
     most = max(p.tokens_per_s for p in points)
     for i, gain in enumerate(gains([p.seconds for p in points], bet.grid)):

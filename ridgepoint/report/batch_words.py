@@ -1,16 +1,18 @@
 """The words of a batch curve that terminal and page share: who keeps the SLO, where the knee may be, what ends the grid."""
 
+import math
 from collections.abc import Sequence
 
 from ridgepoint.quantity import show, show_bytes, show_time
 from ridgepoint.report.words import ABSENT, clean, percent, signed
+from ridgepoint.study.batch.bet import rate_words
 from ridgepoint.study.batch.document import BatchAnswer, BatchBet, BatchPoint, KneeCard, SloCard, WallCard
 from ridgepoint.study.units import unit_of
 
 __all__ = [
     "energy_words", "error_words", "gains", "knee_mark", "mean_error_words", "memory_words", "method_words", "per_token_words",
     "point_at", "question_words",
-    "rate_words", "slo_mark", "slo_words", "span_words", "unit", "wall_words",
+    "slo_mark", "slo_words", "span_words", "unit", "wall_words",
 ]  # fmt: skip
 
 
@@ -36,20 +38,13 @@ def gains(seconds: Sequence[float], batches: Sequence[int]) -> list[float | None
 
 
 def _per_doubling(grown: float) -> float:
-    from math import log
-
-    return log(2) / log(grown)
+    return math.log(2) / math.log(grown)
 
 
 def span_words(low: float, high: float) -> str:
     """`"95.7–141 ms"`: two times in one unit where they share it."""
     a, b = show_time(low), show_time(high)
     return f"{a.split(' ')[0]}–{b}" if a.split(" ")[1:] == b.split(" ")[1:] else f"{a}–{b}"
-
-
-def rate_words(rate: float) -> str:
-    """Tokens a second with three digits."""
-    return f"{rate:,.0f}" if rate >= 1000 else f"{rate:.3g}"
 
 
 def knee_mark(knee: KneeCard, batch: int) -> str:

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ridgepoint.quantity import show_bytes, show_time
-from ridgepoint.report.batch_words import error_words, point_at, rate_words, span_words, unit
+from ridgepoint.report.batch_words import error_words, point_at, span_words, unit
 from ridgepoint.report.scale import log_scale
 from ridgepoint.report.svg import Plot, area, axes, element, label, line, mark, picture
+from ridgepoint.study.batch.bet import rate_words
 from ridgepoint.study.batch.document import BatchAnswer, CurvePoint, SloCard
 
 __all__ = ["decision_chart", "latency_chart", "memory_chart", "throughput_chart"]

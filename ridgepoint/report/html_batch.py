@@ -10,7 +10,6 @@ from ridgepoint.report.batch_words import (
     method_words,
     point_at,
     question_words,
-    rate_words,
     slo_mark,
     slo_words,
     span_words,
@@ -23,6 +22,7 @@ from ridgepoint.report.machine_words import machine_facts
 from ridgepoint.report.markup import cell, escaped, fact_list, figure, legend, scrolling_table
 from ridgepoint.report.unit_words import step_words, weights_words
 from ridgepoint.report.words import ABSENT
+from ridgepoint.study.batch.bet import rate_words
 from ridgepoint.study.batch.document import BatchAnswer
 
 __all__ = ["batch_html"]

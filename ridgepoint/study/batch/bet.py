@@ -21,7 +21,7 @@ from ridgepoint.study.modules import not_modelled
 from ridgepoint.study.units import unit_of
 from ridgepoint.workload import Traced
 
-__all__ = ["SLO", "answer_words", "knee_card", "paper_of", "place_batch_bet", "slo_card"]
+__all__ = ["SLO", "answer_words", "knee_card", "paper_of", "place_batch_bet", "rate_words", "slo_card"]
 
 SLO = (
     "slo.v1: largest batch, grid or not, whose step keeps the bound; tpot is the step of a decode, one token a sequence"
@@ -38,7 +38,7 @@ def place_batch_bet(question: BatchQuestion) -> BatchBet:
     estimate = estimate_of(paper, {})
     results = [predict(at_batch(plan, b), target) for b in grid]
     curve = _curve(question, paper, results)
-    knee, slo = knee_card(estimate.knee(question.limit)), slo_card(question, estimate)
+    knee, slo = knee_card(estimate.knee(question.limit)), slo_card(question, estimate, question.limit)
     (group,) = plan.step.groups
     return BatchBet(
         model=plan.workload.name, shape=msgspec.to_builtins(plan.workload), random_weights=not question.directory,
@@ -111,12 +111,12 @@ def knee_card(knee: Knee) -> KneeCard:
     return KneeCard(batch=knee.batch, low=knee.low, high=knee.high, end=knee.end)
 
 
-def slo_card(question: BatchQuestion, estimate: Estimate) -> SloCard | None:
-    """What the objective leaves, by the curve as it is known."""
+def slo_card(question: BatchQuestion, estimate: Estimate, upto: int) -> SloCard | None:
+    """What the objective leaves, by the curve as it is known; `upto` is where memory ends."""
     if question.slo is None:
         return None
     metric, bound_s = question.slo
-    reach = estimate.reach(bound_s, question.limit)
+    reach = estimate.reach(bound_s, upto)
     return SloCard(
         metric=metric, bound_s=bound_s, batch=reach.batch, low=reach.low, high=reach.high, at_end=reach.at_end,
         tokens_per_s=_rate(question, estimate, reach.batch),
@@ -153,8 +153,13 @@ def _slo_words(unit: str, slo: SloCard, before: SloCard | None, first_s: float, 
     least = "at least " if slo.at_end else ""
     return (
         f"largest batch that keeps {asked}: {least}{slo.batch} ({span(slo.low, slo.high)}{said}), throughput there "
-        f"{slo.tokens_per_s:,.4g} {unit}/s"
+        f"{rate_words(slo.tokens_per_s)} {unit}/s"
     )
+
+
+def rate_words(rate: float) -> str:
+    """Tokens a second with three digits, or all of them from a thousand on."""
+    return f"{rate:,.0f}" if rate >= 1000 else f"{rate:.3g}"
 
 
 def span(low: int, high: int) -> str:

@@ -61,7 +61,8 @@ def batch_curve(
     record, bet = stored_batch_bet(question, store, provenance)
     question = replace(question, wall=bet.wall)  # of a bet that goes on: as it was when it was placed
     watcher.bet(bet, record)
-    points = [batch_point_from(r.body["point"]) for r in store.records(kind="batch-point", study=record.id)]
+    before = store.records(kind="batch-point", study=record.id)
+    points = [changed(batch_point_from(r.body["point"]), record=r.id) for r in before]
     complete = True
     try:
         with nullcontext(shared) if shared else Session() as session:

@@ -42,7 +42,7 @@ def settle_batch(
     paper, measured = paper_of(question), known(points)
     estimate, end = estimate_of(paper, measured), upto(question, points)
     knee = knee_card(estimate.knee(end))
-    slo = slo_card(question, estimate)
+    slo = slo_card(question, estimate, end)
     errors = [abs(p.predicted_s / p.measured_s - 1) for p in points if p.measured_s]
     unmeasured = [f"batch {p.batch}: {p.flags[0]}" for p in points if p.measured_s is None and p.flags]
     flags = dict.fromkeys(f for p in points if p.measured_s is not None for f in p.flags)
