@@ -1,6 +1,6 @@
 """Batch curves: the knee of a third of the batches against that of the whole sweep, and the error of the step times between.
 
-    python benchmarks/batch.py --out DIR [--models b34,b61,b111] [--sides fp32,int8] [--seconds 1.5]
+    python benchmarks/batch.py --out DIR [--models b34,b61,b111] [--sides fp32,int8] [--seconds 1]
 
 Uses the machine's calibrated target (`ridge calibrate` first). Each curve is measured twice: adaptively as `ridge batch`
 does it, then at every batch of the grid, anew. Every point is in the store; DIR gets `batch.json`.
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--sides", default="fp32,int8")
     parser.add_argument("--isl", type=int, default=128)
     parser.add_argument("--grid", default="", help="batches, as 1,2,4; default: what `ridge batch` takes")
-    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--seconds", type=float, default=1.0)
     options = parser.parse_args()
     grid = tuple(int(b) for b in options.grid.split(",")) if options.grid else ()
     curves = []

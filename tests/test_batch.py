@@ -286,6 +286,14 @@ def test_an_interrupted_curve_goes_on_under_its_id_and_a_settled_one_does_not(st
     assert run(question(), store, Scripted(store)).id != cut.id
 
 
+def test_a_curve_that_goes_on_keeps_the_wall_that_it_was_stored_with(store):
+    room, grid = need_bytes(question().setting.plan, 20) / SHARE, (1, 2, 4, 8, 16, 32, 64)
+    stored_batch_bet(question(grid=grid, room_bytes=room), store, HERE)
+    session = Scripted(store)
+    answer = run(question(grid=grid), store, session, EVERY)
+    assert session.asked == [1, 2, 4, 8, 16] and [p.batch for p in answer.curve if not p.fits] == [32, 64]
+
+
 def test_a_curve_that_was_killed_before_its_answer_settles_from_the_store_alone(store, monkeypatch):
     append = store.append
 
@@ -407,6 +415,11 @@ def test_bad_input_is_one_line_and_exit_code_2(ridge, words, said):
     on = () if "--on" in words else ("--on", TARGET)
     done = ridge("batch", MODEL, *on, *words)
     assert done.code == 2 and said in done.complaint
+
+
+def test_a_step_without_tokens_has_no_tpot(ridge):
+    for model in ("linear:64x64", "./no_such.py:build"):
+        assert "latency, each once" in ridge("batch", model, "--on", TARGET, "--slo", "tpot=1ms").complaint
 
 
 def test_a_target_that_is_not_known_and_paper_with_a_report_are_refused(ridge):

@@ -142,7 +142,9 @@ def test_the_curve_goes_through_what_was_measured_and_scales_between_in_log_batc
     assert at[1] == pytest.approx(2.0) and at[256] == pytest.approx(8.0)  # held constant beyond
     sigma = dict(zip(GRID, known.grid_sigma, strict=True))
     assert (sigma[4], sigma[64]) == (0.02, 0.03)
-    assert 0.03 < sigma[16] < sigma[256]  # two neighbours are better than one
+    assert sigma[256] == pytest.approx(math.hypot(0.03, on_paper.apart[255, 6]))
+    left, right = on_paper.apart[15, 2], on_paper.apart[15, 6]  # two neighbours are better than one
+    assert sigma[16] == pytest.approx(math.hypot(0.025, (left**-2 + right**-2) ** -0.5)) and sigma[16] < sigma[256]
 
 
 @given(st.lists(st.floats(0.01, 10), min_size=9, max_size=9), st.sets(st.sampled_from(GRID), min_size=1))

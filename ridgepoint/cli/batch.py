@@ -47,11 +47,12 @@ def batch(
     """Which batch? The curve is predicted and stored; then a third of it is measured, where that decides."""
     from ridgepoint.study.batch.question import ask_batch, slo_of
     from ridgepoint.study.question import target_for
+    from ridgepoint.study.units import unit_of
 
     if points not in ("few", "all"):
         raise BadInput(f"--points is few or all, not {points[:40]!r}")
     batches = options.integers("--grid", grid) if grid else ()
-    slo_of(slo, phase)  # before a module is traced or a target is read
+    slo_of(slo, phase, unit_of(model))  # before a module is traced or a target is read
     common = "+".join(x for x in (dtype, with_) if x)
     paper = on_paper(on)
     if (paper or predict_only) and report:

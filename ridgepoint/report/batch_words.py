@@ -77,9 +77,7 @@ def wall_words(wall: WallCard | None) -> str:
     of = wall.of if wall.of.startswith("the memory") else f"what is {wall.of}"
     room = f"90 % of {clean(of)}"
     if wall.searched:
-        return (
-            f"beyond batch {wall.batch}, the largest that was tried: it needs {show_bytes(wall.need_bytes)} of {room}"
-        )
+        return f"beyond batch {wall.batch}, the largest that was tried: it needs {show_bytes(wall.need_bytes)}"
     return f"at batch {wall.batch}: {show_bytes(wall.need_bytes)}, {room}"
 
 

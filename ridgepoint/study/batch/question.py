@@ -14,10 +14,14 @@ from ridgepoint.study.batch.wall import SHARE, at_batch, memory_wall, need_bytes
 from ridgepoint.study.measure import Setting, set_side, step_named
 from ridgepoint.study.question import PHASES
 from ridgepoint.study.serving import parse_slo
+from ridgepoint.study.units import Unit, unit_of
 from ridgepoint.workload import Traced, weights_directory
 
-__all__ = ["SLO_METRICS", "BatchQuestion", "ask_batch", "slo_of"]
+__all__ = ["BATCH_PHASES", "SLO_METRICS", "BatchQuestion", "ask_batch", "slo_of"]
 
+BATCH_PHASES = PHASES
+"""Steps that can be predicted and measured by batch. A training step joins here, and in `Runnable`, once it can be run:
+nothing else in this package asks for the phase but `SLO_METRICS`."""
 SLO_METRICS = {"decode": ("tpot", "latency")}
 """What an objective can bound, by phase; a phase that is not named has latency alone."""
 _LARGEST = {"cpu": 256, "cuda": 1024}
@@ -55,11 +59,13 @@ def ask_batch(
     `room_bytes`: what is free on this machine, where the step is to be run on it; None: the target's own memory.
     Raises UnknownName, BadInput, NotSupported or DoesNotFit before anything runs.
     """
-    if phase not in PHASES:
-        raise BadInput(f"--phase is {', '.join(PHASES[:-1])} or {PHASES[-1]} for a batch curve, not {phase[:40]!r}")
+    if phase not in BATCH_PHASES:
+        raise BadInput(
+            f"--phase is {', '.join(BATCH_PHASES[:-1])} or {BATCH_PHASES[-1]} for a batch curve, not {phase[:40]!r}"
+        )
     if any(choice.AXIS == "batch" for choice in parse_choices(side)):
         raise BadInput("--with names a batch, which is what is asked about; --grid takes the batches")
-    objective = slo_of(slo, phase)
+    objective = slo_of(slo, phase, unit_of(model))
     setting = set_side(model, side, step_named(phase, 1, isl), on, device, threads)
     wall = _wall(setting, room_bytes)
     if wall is not None and not wall.batch:
@@ -72,11 +78,16 @@ def ask_batch(
     return BatchQuestion(setting, _directory(model, setting), found, capped, wall, objective)
 
 
-def slo_of(text: str, phase: str) -> tuple[str, float] | None:
-    """`slo_of("tpot=40ms", "decode") == ("tpot", 0.04)`; of several the tightest; BadInput saying what is possible."""
+def slo_of(text: str, phase: str, unit: Unit = "tokens") -> tuple[str, float] | None:
+    """`slo_of("tpot=40ms", "decode") == ("tpot", 0.04)`; of several the tightest; BadInput saying what is possible.
+
+    A step that has no tokens (rows, items) has latency alone.
+    """
     if not text.strip():
         return None
-    found = parse_slo(text, SLO_METRICS.get(phase, ("latency",)), f" for --phase {phase}")
+    where = f"for --phase {phase}" if unit == "tokens" else f"for a step of {unit}"
+    metrics = SLO_METRICS.get(phase, ("latency",)) if unit == "tokens" else ("latency",)
+    found = parse_slo(text, metrics, f" {where}")
     return min(found.items(), key=lambda item: item[1]) if found else None
 
 
