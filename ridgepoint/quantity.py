@@ -46,7 +46,7 @@ def show_bytes(count: float) -> str:
     for scale, unit in ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB")):
         if abs(count) >= scale:
             value = count / scale
-            return f"{value:.0f} {unit}" if abs(value) >= 1000 else f"{value:.3g} {unit}"
+            return f"{value:.0f} {unit}" if abs(value) >= 999.5 else f"{value:.3g} {unit}"
     return f"{count:.0f} B"
 
 

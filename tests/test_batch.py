@@ -379,6 +379,12 @@ def test_tables_hold_their_figures_at_any_width(store, width):
         assert word in text
 
 
+def test_bytes_between_units_are_whole_numbers():
+    assert [show_bytes(x * 2.0**20) for x in (1, 999.6, 1010.4, 1023, 1024)] == [
+        "1 MiB", "1000 MiB", "1010 MiB", "1023 MiB", "1 GiB",
+    ]  # fmt: skip
+
+
 def test_doubling_gains_are_per_doubling_whatever_the_grid():
     from ridgepoint.report.batch_words import gains
 
