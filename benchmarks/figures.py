@@ -54,6 +54,8 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
             for name in ("import_s", "help_s", "prediction_ms", "report_s")
             if name in record
         }
+    if record := read_record(records, "batch.json"):
+        found |= _batch(record)
     found |= sheet_figures(records) | model_figures(records)
     if record := read_record(records, "datasheet.json"):
         found["sheet.per_s"] = f"{record['configurations_per_s']:,.0f}"
@@ -62,6 +64,15 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
     if idle and loaded:
         found |= of_linear(idle["points"], loaded["points"])
     return found
+
+
+def _batch(record: dict[str, Any]) -> dict[str, str]:
+    return {
+        "batch.near": f"{record['near']} of {record['n']}", "batch.same": f"{record['same']} of {record['n']}",
+        "batch.points": f"{record['points']} of {record['batches']}", "batch.mape": _percent(record["mape"]),
+        "batch.predicted_mape": _percent(record["predicted_mape"]), "batch.slo_off": _percent(record["slo_off"]),
+        "batch.slo_inside": f"{record['slo_inside']} of {record['n']}",
+    }  # fmt: skip
 
 
 def written(text: str, found: dict[str, str]) -> str:

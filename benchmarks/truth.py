@@ -125,9 +125,9 @@ def settle_all(options: argparse.Namespace) -> list[Answer]:
     return answers
 
 
-def config_file(name: str, folder: Path) -> Path:
-    """The config.json of one of MODELS, written into `folder`."""
-    hidden, intermediate, layers, heads, kv_heads, vocab = MODELS[name]
+def config_file(name: str, folder: Path, models: dict[str, tuple[int, int, int, int, int, int]] = MODELS) -> Path:
+    """The config.json of one of `models`, written into `folder`."""
+    hidden, intermediate, layers, heads, kv_heads, vocab = models[name]
     path = folder / f"{name}.json"
     config = {
         "model_type": "llama", "hidden_size": hidden, "intermediate_size": intermediate, "num_hidden_layers": layers,

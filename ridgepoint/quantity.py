@@ -45,7 +45,8 @@ def show_bytes(count: float) -> str:
     """`show_bytes(2**30) == "1.00 GiB"`: memory in binary units."""
     for scale, unit in ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB")):
         if abs(count) >= scale:
-            return f"{count / scale:.3g} {unit}"
+            value = count / scale
+            return f"{value:.0f} {unit}" if abs(value) >= 999.5 else f"{value:.3g} {unit}"
     return f"{count:.0f} B"
 
 

@@ -214,6 +214,16 @@ def test_every_lookup_uses_an_index(store: Store) -> None:
     database_file.close()
 
 
+def test_whether_one_record_of_a_kind_starts_so(store: Store) -> None:
+    first, second = a_record("bet"), a_record("batch-bet")
+    store.append(first)
+    store.append(second)
+    assert store.holds(second.id, "batch-bet") and store.holds(second.id[:25].upper(), "batch-bet")
+    assert not store.holds(first.id, "batch-bet") and not store.holds("", "batch-bet") and not store.holds("%", "bet")
+    store.append(a_record("batch-bet"))
+    assert not store.holds(second.id[:1], "batch-bet")
+
+
 def test_get_takes_a_unique_prefix(store: Store) -> None:
     stem = a_record().id[:20]
     first, second = (replace(a_record("point"), id=stem + tail) for tail in ("aaaaaa", "zzzzzz"))

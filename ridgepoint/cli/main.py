@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from ridgepoint.cli import calibrate, fit, load, mix, records, results, targets, validate, why
+from ridgepoint.cli import batch, calibrate, fit, load, mix, records, results, targets, validate, why
 from ridgepoint.cli.options import INTERRUPTED
 from ridgepoint.errors import RidgeError
 
@@ -29,6 +29,7 @@ app.command("export")(records.export)
 app.command("import")(records.import_)
 app.command("targets")(targets.targets)
 app.command("fit")(fit.fit)
+app.command("batch")(batch.batch)
 app.command("load")(load.load)
 app.command("validate")(validate.validate)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ridgepoint.cli import options
-from ridgepoint.cli.why import progress_bar
+from ridgepoint.cli.progress import progress_bar
 from ridgepoint.errors import BadInput
 
 __all__ = ["mix"]

@@ -59,14 +59,17 @@ def report(
     ] = False,
     as_json: options.Json = False,
 ) -> int:
-    """Show a bet again: a settled one exactly as it was, an open one with what was measured so far."""
+    """Show a bet or a batch curve again: a settled one exactly as it was, an open one with what was measured so far."""
     if all_:
         return _report_all(record, html, as_json)
+    from ridgepoint.cli.batch import show_batch
     from ridgepoint.cli.why import show, show_unsettled
     from ridgepoint.store import Store, default_path
     from ridgepoint.study.document import answer_from
 
     with Store(default_path()) as store:
+        if record and store.holds(record, "batch-bet"):
+            return show_batch(store, record, as_json, html)
         bet = store.get(record, kind="bet") if record else None
         answers = store.records(kind="answer", study=bet.id if bet else "", limit=1)
         points = store.records(kind="point", study=bet.id) if bet and not answers else []

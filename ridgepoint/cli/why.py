@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ridgepoint.cli import options
+from ridgepoint.cli.progress import progress_bar
 from ridgepoint.cli.why_paper import Elsewhere, on_paper, why_on_paper
 from ridgepoint.errors import BadInput, NotSupported
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ridgepoint.store import Record
     from ridgepoint.study.document import Answer, Bet, Point
 
-__all__ = ["progress_bar", "show", "show_unsettled", "why"]
+__all__ = ["check_writable", "show", "show_unsettled", "why"]
 
 _ASSERTION = re.compile(r"\s*speedup(?:@(\d{1,7}))?\s*(>=|<=|>|<)\s*(\d+(?:\.\d+)?)\s*")
 
@@ -118,7 +119,7 @@ def _measured(
     if assertion is not None and assertion[0] not in (None, *question.grid):
         raise BadInput(f"--assert speaks of batch {assertion[0]}; --batch has {', '.join(map(str, question.grid))}")
     if settings.report is not None:
-        _check_writable(settings.report)
+        check_writable(settings.report)
     check_accuracy(question, text)
     also = (assertion[0],) if assertion is not None and assertion[0] is not None else ()
     effort = Effort(seconds=settings.seconds, every_point=settings.every_point, also=also, text=text)
@@ -140,7 +141,8 @@ def _outcome(answer: "Answer", assertion: tuple[int | None, str, float] | None) 
     return _judge(answer, assertion)
 
 
-def _check_writable(report: Path) -> None:
+def check_writable(report: Path) -> None:
+    """BadInput where the report could not be written in the end; its folder is made."""
     report.parent.mkdir(parents=True, exist_ok=True)
     if report.is_dir() or not os.access(report.parent, os.W_OK):
         raise BadInput(f"--report {report} is not a file that can be written")
@@ -252,15 +254,3 @@ class _Watch:
                 f"  {point.a}..{point.b} batch {point.batch}: predicted {point.predicted_speedup:.2f}x, measured {value}",
                 highlight=False,
             )
-
-
-def progress_bar() -> tuple[Any, Any]:
-    """A bar on standard error and its one task."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    progress = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=Console(stderr=True), transient=True,
-    )  # fmt: skip
-    return progress, progress.add_task("starting", total=None)

@@ -111,6 +111,13 @@ class Store:
             raise BadInput(f"several records start with {prefix!r}: {names}{more}; give more letters of the id")
         return self._record(rows[0])
 
+    def holds(self, id: str, kind: str) -> bool:
+        """Whether there is one record of that kind whose id starts with `id`, and no more."""
+        prefix = id.strip().lower()
+        query = "SELECT count(*) FROM records WHERE id >= ? AND id < ? AND kind = ?"
+        letters = prefix.isascii() and prefix.isalnum()
+        return letters and self._rows(query, (prefix, prefix + "~", kind))[0][0] == 1
+
     def records(self, kind: str = "", study: str = "", limit: int | None = None) -> list[Record]:
         """Records of that kind and study (exact id of the bet, which is not itself among them), oldest first.
 

@@ -18,17 +18,9 @@ from ridgepoint.errors import BadInput, UnknownName
 __all__ = ["ID_LENGTH", "KINDS", "SCHEMA", "Provenance", "Record", "canonical", "digest", "new_record", "seal"]
 
 KINDS = (
-    "bet",
-    "point",
-    "answer",
-    "calibration-run",
-    "probe",
-    "calibration",
-    "measurement",
-    "accuracy",
-    "mix",
-    "failure",
-)
+    "bet", "point", "answer", "batch-bet", "batch-point", "batch-answer", "calibration-run", "probe", "calibration",
+    "measurement", "accuracy", "mix", "failure",
+)  # fmt: skip
 SCHEMA = 1
 """Version of the record body; a later version can read earlier ones."""
 

@@ -1,5 +1,6 @@
 """One side alone, on paper and on metal: the same result twice, so that one can be subtracted from the other."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -106,8 +107,13 @@ def predict_side(setting: Setting) -> Result:
     return replace(result, step=step_words(plan), flags=flags)
 
 
-def measure_side(setting: Setting, available_bytes: float, seconds: float = 6.0) -> Result:
-    """`ridge measure`: the result on metal, a row per operator of the plan."""
+def measure_side(
+    setting: Setting, available_bytes: float, seconds: float = 6.0, shared: Session | None = None
+) -> Result:
+    """`ridge measure`: the result on metal, a row per operator of the plan.
+
+    `shared`: a session to measure in and to leave open, so that its model serves several steps.
+    """
     model, plan, settled, target = setting.model, setting.plan, setting.side, setting.target
     check_runs(plan.workload)
     need = float(predict_memory(plan).total_bytes)
@@ -127,7 +133,7 @@ def measure_side(setting: Setting, available_bytes: float, seconds: float = 6.0)
         seconds=seconds,
         energy_s=seconds,
     )
-    with Session() as session:
+    with nullcontext(shared) if shared else Session() as session:
         message = [m for m in session.ask(request) if m["kind"] == "done"][-1]
     result = _result(plan, target, message, {t.op.name: t.kernel for t in time.ops}, float(time.miss))
     return replace(result, flags=(*result.flags, *setting.flags))

@@ -28,6 +28,7 @@ __all__ = ["SLO_METRICS", "LoadAnswer", "LoadRow", "OnTarget", "PowerModel", "lo
 
 SLO_METRICS = ("ttft", "tpot", "latency")
 """What a service-level objective can bound: means over requests."""
+_EXAMPLES = {"tpot": "40ms", "ttft": "0.5s", "latency": "2s"}
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
 _SLO = re.compile(r"(\w+)=([0-9.]+)\s*(s|ms|us|µs)")
 _SEARCHED = np.unique(np.round(np.geomspace(1, 4096, 160)))
@@ -84,15 +85,14 @@ class LoadAnswer:
     today: date
 
 
-def parse_slo(text: str) -> dict[str, float]:
-    """`parse_slo("tpot=40ms,ttft=0.5s") == {"tpot": 0.04, "ttft": 0.5}`; BadInput saying what is possible."""
+def parse_slo(text: str, metrics: Sequence[str] = SLO_METRICS, where: str = "") -> dict[str, float]:
+    """`parse_slo("tpot=40ms,ttft=0.5s") == {"tpot": 0.04, "ttft": 0.5}`; BadInput saying which `metrics` are possible."""
     found: dict[str, float] = {}
     for part in filter(None, (word.strip() for word in text.split(","))):
         match = _SLO.fullmatch(part)
-        if not match or match[1] not in SLO_METRICS or match[1] in found or not float(_number(match[2])) > 0:
-            raise BadInput(
-                f"--slo is {part[:40]!r}; possible is {', '.join(SLO_METRICS)}, each once, as tpot=40ms,ttft=0.5s"
-            )
+        if not match or match[1] not in metrics or match[1] in found or not float(_number(match[2])) > 0:
+            example = ",".join(f"{metric}={value}" for metric, value in _EXAMPLES.items() if metric in metrics)
+            raise BadInput(f"--slo is {part[:40]!r}; possible{where} is {', '.join(metrics)}, each once, as {example}")
         found[match[1]] = _number(match[2]) * _UNITS[match[3]]
     return found
 
