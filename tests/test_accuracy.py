@@ -105,12 +105,17 @@ def request(folder: Path, *sides: str, **text: object) -> AccuracyRequest:
     )  # fmt: skip
 
 
+def cut(asked: AccuracyRequest) -> list[list[int]]:
+    """The windows that are asked for."""
+    return windows_of(asked.decoder, asked.directory, asked.text)
+
+
 def test_losses_equal_those_of_transformers(folder: Path) -> None:
     transformers = pytest.importorskip("transformers")
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     asked = request(folder, "fp32")
     rows = [m["sides"][0] for m in window_losses(asked) if m["kind"] == "window"]
-    for row, window in zip(rows, windows_of(asked), strict=True):
+    for row, window in zip(rows, cut(asked), strict=True):
         ids = torch.tensor([window])
         with torch.no_grad():
             loss = float(model(ids, labels=ids).loss)
@@ -144,9 +149,9 @@ def test_the_same_seed_gives_the_same_number(folder: Path) -> None:
 
 def test_windows_are_whole_distinct_and_in_order(folder: Path) -> None:
     data = (folder / "text.txt").read_bytes()
-    found = windows_of(request(folder, "fp32", windows=99))
+    found = cut(request(folder, "fp32", windows=99))
     assert [w for window in found for w in window] == list(data[: 14 * 256])
-    assert len(windows_of(request(folder, "fp32", windows=5))) == 5
+    assert len(cut(request(folder, "fp32", windows=5))) == 5
 
 
 @pytest.mark.parametrize(
@@ -158,7 +163,7 @@ def test_windows_are_whole_distinct_and_in_order(folder: Path) -> None:
 )  # fmt: skip
 def test_what_cannot_be_measured_is_said(folder: Path, change: dict[str, str], said: str) -> None:
     with pytest.raises(RidgeError, match=said):
-        windows_of(request(folder, "fp32", **change))
+        cut(request(folder, "fp32", **change))
 
 
 def test_another_vocabulary_needs_a_tokenizer(folder: Path) -> None:
@@ -170,7 +175,7 @@ def test_another_vocabulary_needs_a_tokenizer(folder: Path) -> None:
         text=asked.text,
     )
     with pytest.raises(BadInput, match=r"tokenizer\.json"):
-        windows_of(other)
+        cut(other)
 
 
 @pytest.mark.parametrize(("model", "text", "said"), [
@@ -187,7 +192,11 @@ def test_an_accuracy_that_was_asked_for_is_refused_before_anything_runs(
     path = str(tmp_path / text["path"]) if "path" in text else ""
     workload = load_model(model)
     question = SimpleNamespace(
-        model=model, workload=workload, directory=str(weights_directory(model) or ""), device="cpu"
+        model=model,
+        workload=workload,
+        directory=str(weights_directory(model) or ""),
+        device="cpu",
+        calibration="",
     )
     with pytest.raises(RidgeError, match=said):
         check_accuracy(question, Text(**{**text, "path": path}))

@@ -123,6 +123,8 @@ def _calibration(question: Question) -> str:
 
 def check_accuracy(question: Question, text: Text) -> None:
     """Refuse, before anything runs, a text or a protocol that somebody asked for and that cannot give an answer."""
+    if (shown := calibration_request(question)) is not None and isinstance(question.workload, Decoder):
+        windows_of(question.workload, question.directory, shown)
     if not text.path and text.protocol == Text.protocol:
         return
     if reason := _absent(question, text):
