@@ -25,13 +25,14 @@ SPELLED = (
     "batch:1", "batch:1048576", "threads:1",
     "threads:1024", "eager", "graph", "compile", "math", "flash", "channels-last", "channels-first",
     "int8:dyn:ort", "int4:g32:ort", "int4:g128:ort:head", "inference", "no-grad", "grad",
+    "int3:g32", "int3:g128:mlp", "window:64", "int4:g32:gptq", "int8:dyn:smooth", "int4:g64:awq:layers=0-3.7", "nf4:skip=2",
 )  # fmt: skip
 AXES = {"fp32": "dtype", "int8": "weights", "int4": "weights", "nf4": "weights", "fp8": "weights",
         "nvfp4": "weights", "batch": "batch",
         "threads": "threads", "bf16": "dtype", "fp16": "dtype", "eager": "launch", "graph": "launch",
         "math": "attention", "flash": "attention",
         "compile": "launch", "inference": "autograd", "no-grad": "autograd", "grad": "autograd",
-        "channels-last": "layout", "channels-first": "layout"}  # fmt: skip
+        "channels-last": "layout", "channels-first": "layout", "int3": "weights", "window": "window"}  # fmt: skip
 WEIGHTS = ("int8", "int8:dyn", "int8:dyn:token", "int4:g32", "nf4")
 SMOL = load_model("smollm2-135m")
 
@@ -342,4 +343,4 @@ def test_names_are_unique_and_a_new_axis_needs_no_second_line():
 
 def test_an_unknown_choice_is_an_unknown_name():
     with pytest.raises(UnknownName):
-        resolve("int3", "bf16")
+        resolve("int5", "bf16")

@@ -5,6 +5,7 @@ from ridgepoint.choice.autograd import Autograd
 from ridgepoint.choice.base import Choice
 from ridgepoint.choice.batch import Batch
 from ridgepoint.choice.fp8 import Fp8
+from ridgepoint.choice.int3 import Int3
 from ridgepoint.choice.int4 import Int4
 from ridgepoint.choice.int8 import Int8
 from ridgepoint.choice.launch import Launch
@@ -13,6 +14,7 @@ from ridgepoint.choice.nf4 import Nf4
 from ridgepoint.choice.nvfp4 import Nvfp4
 from ridgepoint.choice.precision import Precision
 from ridgepoint.choice.threads import Threads
+from ridgepoint.choice.window import Window
 
 __all__ = ["CHOICES"]
 
@@ -20,10 +22,12 @@ CHOICES: tuple[type[Choice], ...] = (
     Precision,
     Int8,
     Int4,
+    Int3,
     Nf4,
     Fp8,
     Nvfp4,
     AttentionKernel,
+    Window,
     Layout,
     Batch,
     Autograd,

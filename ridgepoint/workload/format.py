@@ -52,20 +52,21 @@ _QUANTISED = {
     "nvfp4": Format("nvfp4", 4, 16, 1, activation_bits=4),  # e2m1, one e4m3 scale per 16 weights of a row
 }
 INT4_GROUPS = (32, 64, 128, 256)
+_GROUPED = {"int4": 4, "int3": 3}
 
 
 def format_named(name: str) -> Format:
-    """The format of that name: a dtype, or int8, int8:dyn, int8:dyn:token, int4:gN, nf4, fp8, fp8:block, nvfp4."""
+    """The format of that name: a dtype, or int8, int8:dyn, int8:dyn:token, int4:gN, int3:gN, nf4, fp8, fp8:block, nvfp4."""
     if name in _PLAIN:
         return _PLAIN[name]
     if name in _QUANTISED:
         return _QUANTISED[name]
-    if name.startswith("int4:g"):
-        group = name.removeprefix("int4:g")
+    kind, grouped, group = name.partition(":g")
+    if grouped and kind in _GROUPED:
         if group in map(str, INT4_GROUPS):
-            return Format(name, 4, int(group), 4)  # bf16 scale and zero point per group
+            return Format(name, _GROUPED[kind], int(group), 4)  # bf16 scale and zero point per group
         known = ", ".join(map(str, INT4_GROUPS))
-        raise BadInput(f"int4 groups of {group[:40]!r} weights have no kernel; groups of {known} do")
+        raise BadInput(f"{kind} groups of {group[:40]!r} weights have no kernel; groups of {known} do")
     raise UnknownName("weight format", name, [*_PLAIN, *_QUANTISED, *(f"int4:g{g}" for g in INT4_GROUPS)])
 
 
