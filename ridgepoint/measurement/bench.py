@@ -160,7 +160,8 @@ def _held(run: Runnable, device: str, before: int) -> int:
     """Bytes of weights, cache and activations; on a GPU activations are what torch allocated beyond `before` (0 inside a
     CUDA graph, whose memory was there already)."""
     activations = activation_bytes(run.plain) if device == "cpu" else peak_bytes(device) - before
-    return stored_bytes(run.model) // run.copies + run.cache_bytes + activations
+    states = run.states_bytes() if run.states_bytes is not None else 0
+    return stored_bytes(run.model) // run.copies + run.cache_bytes + states + activations
 
 
 def _renewal(a: Runnable, b: Runnable) -> Callable[[], None] | None:

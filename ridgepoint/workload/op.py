@@ -16,10 +16,10 @@ __all__ = ["POINTWISE", "Attention", "Compulsory", "Linear", "Op", "Pointwise", 
 
 Role = Literal[
     "embed", "attention.in", "attention.core", "attention.out", "mlp.in", "mlp.act", "mlp.out",
-    "norm", "rope", "cache", "residual", "head", "optimizer", "other",
+    "norm", "rope", "cache", "residual", "head", "adapter", "optimizer", "other",
 ]  # fmt: skip
-Sweep = Literal["forward", "grad_input", "grad_weight", "update"]
-"""Which pass of a training step the call belongs to."""
+Sweep = Literal["forward", "recompute", "grad_input", "grad_weight", "update"]
+"""Which pass of a training step the call belongs to; "recompute": the forward once more, for what was not kept."""
 
 
 class Op(Protocol):
@@ -100,6 +100,12 @@ class Linear(Compulsory):
     """Experts that a token takes: m counts its row so many times."""
     whole: bool = False
     """Whether devices that share a layer's matrices each hold all of this one: its outputs belong to no head."""
+    trained: bool = True
+    """Whether a training step updates W; a frozen one needs no gradient of its own."""
+    rank: int = 0
+    """Of the low-rank adapter beside it (LoRA, arXiv 2106.09685); 0: none. `workload.adapter` writes it out as operators."""
+    adapters: int = 1
+    """How many adapters serve the rows of one call, each its own (S-LoRA, arXiv 2311.03285)."""
 
     @property
     def flops(self) -> Array:
@@ -218,6 +224,8 @@ POINTWISE: dict[str, PointwiseKind] = {
     "view": PointwiseKind(0, 0, 0),  # nothing but the framework's own work
     "route": PointwiseKind(1, 1, 5),  # softmax over the experts and the choice of the best
     "cross_entropy": PointwiseKind(1, 1, 5),
+    "adapter_add": PointwiseKind(2, 1, 2),  # y + s z, as two operators
+    "norm_weight": PointwiseKind(2, 0, 2),  # the gradient of a norm's weight: a sum over rows
     "adamw": PointwiseKind(4, 3, 12),  # reads weight, gradient, two moments; writes weight and moments
 }
 
@@ -242,6 +250,8 @@ class Pointwise(Compulsory):
     traffic: Array = 0.0
     held: Array = 0.0
     pixels: float = 0.0
+    trained: bool = True
+    """Whether a training step updates its weights, of those that have any."""
 
     @property
     def traffic_bytes(self) -> Array:
