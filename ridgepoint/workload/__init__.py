@@ -14,6 +14,7 @@ from ridgepoint.workload.plan import Plan, Rewrite, Workload
 from ridgepoint.workload.source import catalogue_names, heldout_text, load_model, trained_names, weights_directory
 from ridgepoint.workload.step import Group, Step, decode, forward, mixed, prefill, train
 from ridgepoint.workload.traced import Call, Traced
+from ridgepoint.workload.training import trained_parameters
 
 __all__ = [
     "ALONE",
@@ -62,5 +63,6 @@ __all__ = [
     "sharded",
     "train",
     "trained_names",
+    "trained_parameters",
     "weights_directory",
 ]  # fmt: skip
