@@ -17,7 +17,15 @@ from ridgepoint.result import OpRow, Result, Value
 from ridgepoint.study.cards import kernels_of
 from ridgepoint.study.modules import not_modelled, step_words, subject_named
 from ridgepoint.study.provenance import provenance
-from ridgepoint.study.question import check_elsewhere, check_launch, check_step, device_for, target_for, traced_in
+from ridgepoint.study.question import (
+    check_elsewhere,
+    check_launch,
+    check_step,
+    check_training,
+    device_for,
+    target_for,
+    traced_in,
+)
 from ridgepoint.workload import (
     ALONE,
     Encoder,
@@ -110,6 +118,8 @@ def measure_side(setting: Setting, available_bytes: float, seconds: float = 6.0)
     """`ridge measure`: the result on metal, a row per operator of the plan."""
     model, plan, settled, target = setting.model, setting.plan, setting.side, setting.target
     check_runs(plan.workload)
+    if plan.step.phase == "train":
+        check_training(plan, target)
     need = float(predict_memory(plan).total_bytes)
     if need > 0.9 * available_bytes:
         raise DoesNotFit(

@@ -42,7 +42,8 @@ def thin(op: Linear) -> tuple[Linear, Linear, Pointwise]:
     )
     down = replace(plain, name=f"{op.name}.lora_a", role="adapter", n=op.rank)
     up = replace(plain, name=f"{op.name}.lora_b", role="adapter", k=op.rank)
-    return down, up, Pointwise(f"{op.name}.lora_add", "adapter", "adapter_add", op.m, op.n, op.dtype, op.count)
+    kind = "adapter_add_copy" if op.weight == "nf4" else "adapter_add"
+    return down, up, Pointwise(f"{op.name}.lora_add", "adapter", kind, op.m, op.n, op.dtype, op.count)
 
 
 def rank_parameters(ops: Iterable[Op]) -> float:

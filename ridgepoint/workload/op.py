@@ -225,6 +225,7 @@ POINTWISE: dict[str, PointwiseKind] = {
     "route": PointwiseKind(1, 1, 5),  # softmax over the experts and the choice of the best
     "cross_entropy": PointwiseKind(1, 1, 5),
     "adapter_add": PointwiseKind(2, 1, 2),  # y + s z, as two operators
+    "adapter_add_copy": PointwiseKind(3, 2, 2),  # of a copy of y, as peft takes it over NF4
     "norm_weight": PointwiseKind(2, 0, 2),  # the gradient of a norm's weight: a sum over rows
     "adamw": PointwiseKind(4, 3, 12),  # reads weight, gradient, two moments; writes weight and moments
 }
@@ -252,6 +253,8 @@ class Pointwise(Compulsory):
     pixels: float = 0.0
     trained: bool = True
     """Whether a training step updates its weights, of those that have any."""
+    table: Array = 0.0
+    """Rows of the table that a look-up reads from: its gradient has as many."""
 
     @property
     def traffic_bytes(self) -> Array:
