@@ -65,6 +65,7 @@ class Bench:
             "clock": clock.name,
             "load": load.describe(), "tokens_a": a.tokens, "tokens_b": b.tokens, "random": a.random,
             "peak_memory_bytes": self._peak(request.a.device), "flags": [*a.flags, *b.flags],
+            "held": {side: run.held() for side, run in (("a", a), ("b", b)) if run.held is not None},
             "compile_s": {side: run.compile_s for side, run in (("a", a), ("b", b)) if run.compile_s is not None},
             **_energy({"a": step_a, "b": step_b}, calls, request.a.device, request.energy_s),
         }  # fmt: skip
@@ -158,10 +159,11 @@ def _gpu_stage(request: CalibrationRequest) -> Iterator[dict[str, Any]]:
 
 def _held(run: Runnable, device: str, before: int) -> int:
     """Bytes of weights, cache and activations; on a GPU activations are what torch allocated beyond `before` (0 inside a
-    CUDA graph, whose memory was there already)."""
+    CUDA graph, whose memory was there already). Of a training step all that it holds at its peak."""
+    if run.held is not None:
+        return run.held()["peak"]
     activations = activation_bytes(run.plain) if device == "cpu" else peak_bytes(device) - before
-    states = run.states_bytes() if run.states_bytes is not None else 0
-    return stored_bytes(run.model) // run.copies + run.cache_bytes + states + activations
+    return stored_bytes(run.model) // run.copies + run.cache_bytes + activations
 
 
 def _renewal(a: Runnable, b: Runnable) -> Callable[[], None] | None:

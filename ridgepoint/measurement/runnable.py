@@ -59,8 +59,8 @@ class Runnable:
     flags: tuple[str, ...] = ()
     compile_s: float | None = None
     """What compiling the step took, where the side asks for it."""
-    states_bytes: Callable[[], int] | None = None
-    """Bytes of an optimizer's states, which stay from one step to the next."""
+    held: Callable[[], dict[str, int]] | None = None
+    """Of a training step: what it holds, by item and at its peak."""
     untimed: str = ""
     """Why its operators are not timed one by one."""
 
@@ -134,7 +134,7 @@ def runnable(workload: Subject, side: Side, step: Step, weights: Weights, cache_
         run = training_run(plan, weights.model)
         return Runnable(
             weights.model, _with_threads(run.step, plan.threads), tokens, weights.random, False, [],
-            states_bytes=run.states_bytes, untimed="operators of a training step are not timed one by one",
+            held=run.held, untimed="operators of a training step are not timed one by one",
         )  # fmt: skip
     if isinstance(workload, LinearLayer):
         x = torch.randn(tokens, workload.k).to(plan.device, TORCH_DTYPES[plan.dtype])

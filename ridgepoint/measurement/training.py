@@ -1,7 +1,7 @@
 """A training step to be timed, and what it holds: states of the optimizer, what autograd keeps, gradients."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ridgepoint.measurement.tensors import activation_bytes, stored_bytes
@@ -21,7 +21,12 @@ class TrainingRun:
 
     trainer: "Trainer"
     step: Callable[["nn.Module"], object]
-    states_bytes: Callable[[], int]
+    tokens: "Tensor"
+    targets: "Tensor"
+
+    def held(self) -> dict[str, int]:
+        """`held_bytes` as plain figures."""
+        return asdict(held_bytes(self))
 
 
 def training_run(plan: Plan, model: "nn.Module") -> TrainingRun:
@@ -32,7 +37,7 @@ def training_run(plan: Plan, model: "nn.Module") -> TrainingRun:
     """
     import torch
 
-    from ridgepoint.engine.training import make_trainer, state_bytes, train_step
+    from ridgepoint.engine.training import make_trainer, train_step
 
     (group,) = plan.step.groups
     shape = (int(group.count), int(group.new))
@@ -44,7 +49,7 @@ def training_run(plan: Plan, model: "nn.Module") -> TrainingRun:
         return train_step(trainer, tokens, targets)
 
     step(model)
-    return TrainingRun(trainer, step, lambda: state_bytes(trainer))
+    return TrainingRun(trainer, step, tokens, targets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +64,15 @@ class Held:
     peak: int
 
 
-def held_bytes(run: TrainingRun, tokens_BT: "Tensor", targets_BT: "Tensor") -> Held:
-    """Counts of one step of the run; the model is trained by two steps meanwhile."""
-    from ridgepoint.engine.training import train_step
+def held_bytes(run: TrainingRun) -> Held:
+    """Counts of one step of the run; the model is trained by one step meanwhile."""
+    from ridgepoint.engine.training import state_bytes, train_step
 
     trainer = run.trainer
-    kept = _kept_bytes(trainer, tokens_BT, targets_BT)
+    kept = _kept_bytes(trainer, run.tokens, run.targets)
     gradients = sum(p.numel() * p.element_size() for p in trainer.model.parameters() if p.requires_grad)
-    weights, states = stored_bytes(trainer.model), run.states_bytes()
-    most = activation_bytes(lambda: train_step(trainer, tokens_BT, targets_BT))
+    weights, states = stored_bytes(trainer.model), state_bytes(trainer)
+    most = activation_bytes(lambda: train_step(trainer, run.tokens, run.targets))
     return Held(weights, states, gradients, kept, weights + states + most)
 
 

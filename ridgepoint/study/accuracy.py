@@ -118,6 +118,8 @@ def check_accuracy(question: Question, text: Text) -> None:
 
 def _absent(question: Question, text: Text) -> str:
     """Why accuracy cannot be measured; "" where it can."""
+    if question.phase == "train":
+        return "a training step changes the weights: --curve N shows the loss of N steps of each side"
     if not isinstance(question.workload, Decoder):
         return f"{question.model} is no language model: its accuracy is yours to measure"
     if not question.directory:

@@ -25,6 +25,7 @@ from ridgepoint.study.document import Answer, Bet, Curve, Point, answer_from, be
 from ridgepoint.study.question import Question, plan_for, step_for
 from ridgepoint.study.reason import Rows, reason
 from ridgepoint.study.track_record import record_behind
+from ridgepoint.study.training import training_because
 from ridgepoint.study.units import unit_of
 from ridgepoint.study.verdict import measured_flip, verdict_line
 
@@ -220,7 +221,7 @@ def _with_measurement(point: Point, message: dict[str, Any]) -> Point:
             for side in ("a", "b") if f"energy_{side}_low_j" in message
         },
         energy_method=message.get("energy_method", message.get("energy_reason", "")),
-        compile_s=message.get("compile_s") or {}, flags=tuple(message.get("flags", ())),
+        compile_s=message.get("compile_s") or {}, held=message.get("held") or {}, flags=tuple(message.get("flags", ())),
     )  # fmt: skip
 
 
@@ -270,7 +271,19 @@ def _because(question: Question, side: Side, points: list[Point], text: str) -> 
         return a, b
 
     ends = sorted({min(measured), max(measured)}) if measured else []
+    if question.phase == "train":
+        return _trained_because(question, side, {batch: measured[batch] for batch in ends})
     return reason(measured, {batch: rows(batch) for batch in ends}, question.a_text, text)
+
+
+def _trained_because(question: Question, side: Side, measured: dict[int, float]) -> str:
+    """The same for training steps, by their parts."""
+    said = {}
+    for batch, speedup in measured.items():
+        found = cell(question, side, batch)
+        if (winner := side_of(speedup)) and (text := training_because(found.a, found.b, winner > 0)):
+            said[batch] = text
+    return ", ".join(f"at batch {batch} {text}" for batch, text in said.items())
 
 
 _EAGER = {"note": "of the same weights in eager mode: what compiling changes in a result is not measured"}
