@@ -23,7 +23,9 @@ class Recompute(Named):
 
     def check(self, plan: Plan) -> None:
         if plan.step.phase != "train":
-            raise NotSupported(f"{self.name} is about what a training step keeps; a {plan.step.phase} step keeps nothing")
+            raise NotSupported(
+                f"{self.name} is about what a training step keeps; a {plan.step.phase} step keeps nothing"
+            )
 
     def on_paper(self, plan: Plan) -> Plan:
         return replace(plan, recompute=self.name == "checkpoint")

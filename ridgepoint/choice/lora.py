@@ -43,7 +43,9 @@ class Adapter:
         if len(values) < len(words):
             raise BadInput(f"choice {name!r} gives one option twice")
         if unknown := [key for key in values if key not in ("r", "alpha", "targets", "adapters")]:
-            raise BadInput(f"choice {name!r} has no option {(unknown[0] or values[''])!r}; lora:r=16:alpha=32:targets=qv has all")
+            raise BadInput(
+                f"choice {name!r} has no option {(unknown[0] or values[''])!r}; lora:r=16:alpha=32:targets=qv has all"
+            )
         if name == "full":
             if values:
                 raise BadInput("full trains every weight and takes no options; lora:r=16 takes a rank")
@@ -53,7 +55,9 @@ class Adapter:
         targets = values.get("targets", "all")
         if targets not in _TARGETS:
             raise BadInput(f"{name}: targets is {targets[:40]!r}; possible are {', '.join(_TARGETS)}")
-        return cls(name, rank, alpha, targets, integer(f"{name}: adapters", values.get("adapters", "1"), 1, _MOST_ADAPTERS))
+        return cls(
+            name, rank, alpha, targets, integer(f"{name}: adapters", values.get("adapters", "1"), 1, _MOST_ADAPTERS)
+        )
 
     @property
     def spelled(self) -> str:
@@ -67,9 +71,13 @@ class Adapter:
 
     def check(self, plan: Plan) -> None:
         if isinstance(plan.workload, Traced) or not _adapted(plan):
-            raise NotSupported(f"{self.name} is a choice for language models; {plan.workload.name} has no layers for it")
+            raise NotSupported(
+                f"{self.name} is a choice for language models; {plan.workload.name} has no layers for it"
+            )
         if self.name == "full" and plan.step.phase != "train":
-            raise NotSupported(f"full says what is trained, and a {plan.step.phase} step trains nothing; --step train does")
+            raise NotSupported(
+                f"full says what is trained, and a {plan.step.phase} step trains nothing; --step train does"
+            )
         if self.adapters > 1 and plan.step.phase == "train":
             raise NotSupported("adapters=n is of serving; a training step trains one")
         if self.name == "qlora":
@@ -98,7 +106,9 @@ class Adapter:
         if self.name == "full":
             return model
         if self.adapters > 1:
-            raise NotSupported(f"{self.adapters} adapters in one batch are predicted, not run here; leave adapters= out")
+            raise NotSupported(
+                f"{self.adapters} adapters in one batch are predicted, not run here; leave adapters= out"
+            )
         from ridgepoint.engine.adapters import AdapterShape, inject, quantise_base
         from ridgepoint.kernels.ladder import TORCH_DTYPES
 
@@ -108,7 +118,11 @@ class Adapter:
         if self.name == "qlora":
             model = quantise_base(model, lambda name: name.rpartition(".")[2] in quantised)
         here = ranked & {name.rpartition(".")[2] for name, _ in model.named_modules()}
-        return inject(model, sorted(here), AdapterShape(self.rank, self.alpha), TORCH_DTYPES[plan.dtype]) if here else model
+        return (
+            inject(model, sorted(here), AdapterShape(self.rank, self.alpha), TORCH_DTYPES[plan.dtype])
+            if here
+            else model
+        )
 
 
 def _adapted(plan: Plan) -> bool:
@@ -117,6 +131,8 @@ def _adapted(plan: Plan) -> bool:
 
 def _is_key(op: Linear, plan: Plan) -> bool:
     """Whether a projection into attention is that of the keys: the second of three."""
-    into = [x.name for x in plan.workload.forward_ops(plan.step, plan.dtype) if isinstance(x, Linear) and x.role == op.role]
+    into = [
+        x.name for x in plan.workload.forward_ops(plan.step, plan.dtype) if isinstance(x, Linear) and x.role == op.role
+    ]
     place = into.index(op.name) if op.name in into else 0
     return len(into) % 3 == 0 and place % 3 == 1

@@ -74,7 +74,8 @@ def _seconds(value: float) -> float:
 
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda.", callback=_device)]
 Isl = Annotated[
-    int, typer.Option("--isl", help="Decode: cached tokens per sequence. Prefill, forward, train: new tokens per sequence.")
+    int,
+    typer.Option("--isl", help="Decode: cached tokens per sequence. Prefill, forward, train: new tokens per sequence."),
 ]
 Phase = Annotated[str, typer.Option("--phase", "--step", help="decode, prefill, forward or train.")]
 Threads = Annotated[

@@ -31,7 +31,9 @@ def quantise_base(model: nn.Module, chosen: Callable[[str], bool]) -> nn.Module:
     packed CPU kernel of inference has no gradient.
     """
     if find_spec("bitsandbytes") is None:
-        raise NotSupported("qlora stores the base by bitsandbytes, which is not installed; pip install 'ridgepoint[metal]'")
+        raise NotSupported(
+            "qlora stores the base by bitsandbytes, which is not installed; pip install 'ridgepoint[metal]'"
+        )
     from ridgepoint.kernels.nf4 import trainable_nf4
 
     for name, module in list(model.named_modules()):

@@ -46,4 +46,6 @@ def check_trains(plan: Plan) -> None:
     linears = [op for op in plan.layer_inputs if isinstance(op, Linear) and op.weight != plan.dtype]
     if packed or any(op.weight != "nf4" for op in linears):
         names = ", ".join(sorted(packed | {op.weight for op in linears}))
-        raise NotSupported(f"weights in {names} have no gradient in their kernels; lora trains beside {plan.dtype}, qlora beside NF4")
+        raise NotSupported(
+            f"weights in {names} have no gradient in their kernels; lora trains beside {plan.dtype}, qlora beside NF4"
+        )

@@ -223,7 +223,9 @@ def _check(name: str, target: Target) -> None:
     for training in target.training:
         if TRAINING_TERMS.get(training.form) != len(training.terms):
             where = f"target {name}: training law of {training.subject} {training.sweep}"
-            raise BadInput(f"{where}: needs a form of {', '.join(TRAINING_TERMS)} with {TRAINING_TERMS.get(training.form)} terms")
+            raise BadInput(
+                f"{where}: needs a form of {', '.join(TRAINING_TERMS)} with {TRAINING_TERMS.get(training.form)} terms"
+            )
     for scaling in target.scaling:
         _check_curve(f"target {name}: scaling of {scaling.subject}", scaling.m, scaling.speedup)
     if target.near is not None:

@@ -203,7 +203,9 @@ def _decoder_call(workload: Decoder, step: Step, dtype: str, device: str) -> tup
     from ridgepoint.engine.cache import KvCache
 
     if len(step.groups) != 1:
-        raise NotSupported(f"a {step.phase} step is predicted but not measured yet; decode, prefill, forward and train are")
+        raise NotSupported(
+            f"a {step.phase} step is predicted but not measured yet; decode, prefill, forward and train are"
+        )
     group = step.groups[0]
     batch, new, cached = int(group.count), int(group.new), int(group.cached)
     shaped = replace(workload, max_position_embeddings=cached + new)

@@ -26,7 +26,11 @@ class MemoryNeed:
     @property
     def total_bytes(self) -> Array:
         return (
-            self.weights_bytes + self.kv_cache_bytes + self.activations_bytes + self.gradients_bytes + self.optimizer_bytes
+            self.weights_bytes
+            + self.kv_cache_bytes
+            + self.activations_bytes
+            + self.gradients_bytes
+            + self.optimizer_bytes
         )
 
 

@@ -63,6 +63,8 @@ class _Laws:
 
 def _subject(op: Op) -> str:
     if isinstance(op, Linear):
+        if op.role == "adapter":
+            return "linear thin"
         return "linear" if op.weight == op.dtype else f"linear {op.weight}"
     return op.kind
 

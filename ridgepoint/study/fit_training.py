@@ -72,7 +72,9 @@ def _with_calls(laws: Sequence[TrainingLaw], samples: Sequence[Sample]) -> list[
     """peft's own code is part of what an adapter's sum costs a call."""
     extra = {(s["subject"], s["sweep"], s["act"]): float(s["seconds"]) for s in samples if s["form"] == "call"}
     return [
-        msgspec.structs.replace(law, terms=(law.terms[0] + extra.get((law.subject, law.sweep, law.dtype), 0.0), *law.terms[1:]))
+        msgspec.structs.replace(
+            law, terms=(law.terms[0] + extra.get((law.subject, law.sweep, law.dtype), 0.0), *law.terms[1:])
+        )
         for law in laws
     ]
 

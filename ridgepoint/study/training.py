@@ -26,9 +26,15 @@ def parts_of(time: StepTime) -> dict[str, float]:
 def training_words(a: StepTime, b: StepTime, a_text: str, b_text: str, batch: int) -> str:
     """One sentence: what B still pays of A's step, what it drops, and what it adds."""
     ours, theirs, whole = parts_of(a), parts_of(b), float(a.seconds)
-    paid = [f"{name} {_percent(min(ours[name], theirs[name]) / whole)}" for name in PARTS if _same(ours[name], theirs[name])]
-    drops = [f"{name} {show_time(ours[name] - theirs[name])}" for name in PARTS if _changes(ours[name] - theirs[name], whole)]
-    adds = [f"{name} {show_time(theirs[name] - ours[name])}" for name in PARTS if _changes(theirs[name] - ours[name], whole)]
+    paid = [
+        f"{name} {_percent(min(ours[name], theirs[name]) / whole)}" for name in PARTS if _same(ours[name], theirs[name])
+    ]
+    drops = [
+        f"{name} {show_time(ours[name] - theirs[name])}" for name in PARTS if _changes(ours[name] - theirs[name], whole)
+    ]
+    adds = [
+        f"{name} {show_time(theirs[name] - ours[name])}" for name in PARTS if _changes(theirs[name] - ours[name], whole)
+    ]
     said = f"At batch {batch} {b_text} still pays of {a_text}'s {show_time(whole)}: {', '.join(paid) or 'nothing'}"
     said += f"; it saves {', '.join(drops)}" if drops else "; it saves next to nothing"
     return said + (f"; it adds {', '.join(adds)}" if adds else "")

@@ -36,7 +36,9 @@ def bare(op: Op) -> Op:
 
 def thin(op: Linear) -> tuple[Linear, Linear, Pointwise]:
     """A[r, k] and B[n, r] in the activations' dtype, and y + s z."""
-    reached = np.minimum(op.m, op.adapters)[()] if op.adapters > 1 else 1.0  # every row brings its own, up to all of them
+    reached = (
+        np.minimum(op.m, op.adapters)[()] if op.adapters > 1 else 1.0
+    )  # every row brings its own, up to all of them
     plain = replace(
         op, weight=op.dtype, kernel="", bias=False, fixed=True, trained=True, rank=0, adapters=1, active=reached
     )

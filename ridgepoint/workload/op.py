@@ -226,6 +226,9 @@ POINTWISE: dict[str, PointwiseKind] = {
     "cross_entropy": PointwiseKind(1, 1, 5),
     "adapter_add": PointwiseKind(2, 1, 2),  # y + s z, as two operators
     "adapter_add_copy": PointwiseKind(3, 2, 2),  # of a copy of y, as peft takes it over NF4
+    "recompute_hooks": PointwiseKind(
+        0, 0, 0
+    ),  # a row per tensor that is not kept: Python notes it, and fetches it later
     "norm_weight": PointwiseKind(2, 0, 2),  # the gradient of a norm's weight: a sum over rows
     "adamw": PointwiseKind(4, 3, 12),  # reads weight, gradient, two moments; writes weight and moments
 }

@@ -27,13 +27,12 @@ def training_ops(forward: tuple[Op, ...], parameters: int, recompute: bool = Fal
     """
     forward = tuple(op for op in forward if op.role != "cache")  # a training step has none
     head = next((op for op in forward if op.role == "head" and isinstance(op, Linear)), None)
-    loss = (
-        (Pointwise("loss", "head", "cross_entropy", head.m, head.n, head.dtype),) if head is not None else ()
-    )
+    loss = (Pointwise("loss", "head", "cross_entropy", head.m, head.n, head.dtype),) if head is not None else ()
     again = {id(op) for op in layer_ops(forward)} if recompute else set()
     reached, early = _reached(forward), _early(forward)
     gradients: list[Op] = [replace(op, name=f"{op.name}.grad", sweep="grad_input") for op in loss]
     redone = [_redone(part) for op in _kept_last(forward, again) for part in adapted((op,))]
+    redone += [_hooks(forward, again)] if redone else []
     for number in range(len(forward) - 1, -1, -1):
         op = forward[number]
         if redone and id(op) in again:
@@ -131,7 +130,9 @@ def _linear_gradients(op: Linear) -> tuple[_Gradient, ...]:
         return own
     down, up, add = thin(op)
     scaled = replace(add, name=f"{add.name}.grad", sweep="grad_input")
-    behind = tuple((x, False) for x, _ in _products(up, trained=True))  # towards A, which is trained in the first layer too
+    behind = tuple(
+        (x, False) for x, _ in _products(up, trained=True)
+    )  # towards A, which is trained in the first layer too
     return ((scaled, False), *behind, *_products(down, trained=True), *own, (_sum(op.name, op.m, op.k, op), True))
 
 
@@ -160,6 +161,29 @@ def _sum(name: str, rows: Array, cols: Array, like: Linear | Pointwise) -> Point
 
 def _redone(op: Op) -> Op:
     return replace(op, name=f"{op.name}.again", sweep="recompute")  # type: ignore[type-var]
+
+
+def _hooks(forward: Sequence[Op], again: set[int]) -> Pointwise:
+    """What keeping a layer's tensors back costs beside running it again, a call per layer: torch calls Python for each."""
+    inside = [op for op in forward if id(op) in again]
+    layers = max(1, max(op.count for op in inside))
+    tensors = sum(op.count * _kept_tensors(op) for op in inside) / layers
+    return Pointwise(
+        "layers.kept_back", "other", "recompute_hooks", tensors, 1, inside[0].dtype, layers, sweep="recompute"
+    )
+
+
+def _kept_tensors(op: Op) -> int:
+    """Tensors that autograd keeps of one call: operands, results and statistics, weights among them."""
+    if isinstance(op, Linear):
+        return 1 + op.trained + (4 if op.rank else 0)
+    if isinstance(op, Attention):
+        return 5
+    assert isinstance(op, Pointwise | Collective)
+    return _KEPT_TENSORS.get(op.kind, 0)
+
+
+_KEPT_TENSORS = {"rms_norm": 6, "layer_norm": 5, "rope": 4, "silu_mul": 3, "gelu_mul": 3, "gelu": 1, "relu": 1}
 
 
 def _kept_last(forward: Sequence[Op], again: set[int]) -> tuple[Op, ...]:

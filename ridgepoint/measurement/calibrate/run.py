@@ -54,7 +54,7 @@ class Settings:
     module_s: float = 0.0015
     net_s: float = 0.12
     compiled_s: float = 0.5
-    training_s: float = 0.015
+    training_s: float = 0.01
     limit_s: float = 76.0
     """Wall time after which no further probe of a later round begins: one round is enough for an answer."""
     cold_visits: int = 5
@@ -107,7 +107,7 @@ def _probes(settings: Settings, linear: Linears, nets: Nets) -> Probes:
         return
     if settings.stage == "train":
         for number in range(_TRAINING_ROUNDS):
-            for title, source in _training(settings):
+            for title, source in _training(settings, number):
                 yield f"{title}, round {number + 1} of {_TRAINING_ROUNDS}", number, source
         return
     if settings.stage == "ort":
@@ -159,14 +159,15 @@ def _ort(s: Settings, number: int, linear: Linears, nets: Nets) -> Iterator[tupl
         yield f"network {spec}", _network(spec, nets, s.composed_s, number)
 
 
-def _training(s: Settings) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
-    """Operators of a training step forward and backward, and whole steps of small nets."""
+def _training(s: Settings, number: int) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+    """Operators of a training step forward and backward, and whole steps of small nets; the second time what is cheap."""
     from ridgepoint.measurement.calibrate.training import training_probes
     from ridgepoint.measurement.calibrate.training_nets import training_net_samples
 
-    yield from training_probes(s.training_s, s.cache_bytes)
-    for act in ("fp32", "bf16"):
-        yield f"training nets {act}", training_net_samples(act, 10 * s.training_s)
+    cheap = ("training products fp32", "adapters' products fp32", "training attention fp32")
+    yield from (probe for probe in training_probes(s.training_s, s.cache_bytes) if not number or probe[0] in cheap)
+    for act in ("fp32", "bf16")[: 2 - number]:
+        yield f"training nets {act}", training_net_samples(act, 15 * s.training_s)
 
 
 _TRAINING_ROUNDS = 2

@@ -13,15 +13,30 @@ from ridgepoint.measurement.calibrate.linear import DTYPES
 from ridgepoint.measurement.calibrate.pool import Timing, filler, summarise, weight_stream
 
 __all__ = [
-    "ATTENTION_GRID", "PASS_GRID", "PRODUCT_GRID", "attention_samples", "pass_samples", "adapter_samples", "product_samples", "training_probes", "update_samples",
+    "ATTENTION_GRID",
+    "PASS_GRID",
+    "PRODUCT_GRID",
+    "THIN_GRID",
+    "adapter_samples",
+    "attention_samples",
+    "hook_samples",
+    "pass_samples",
+    "product_samples",
+    "training_probes",
+    "update_samples",
 ]
 
 PRODUCT_GRID: tuple[tuple[int, int, int], ...] = (
     (64, 416, 416), (64, 1216, 448), (64, 448, 1216), (64, 5120, 320), (160, 224, 640), (160, 832, 832), (256, 448, 1216),
     (256, 1216, 448), (512, 352, 352), (512, 640, 224), (16, 640, 640), (1, 32, 32),
-    (64, 16, 448), (64, 448, 16), (256, 16, 832), (256, 832, 16), (512, 8, 416), (512, 416, 8), (160, 48, 640), (160, 640, 48),
 )  # fmt: skip
-"""(M, N, K) of linear layers, thin ones of adapters among them."""
+"""(M, N, K) of linear layers."""
+THIN_GRID: tuple[tuple[int, int, int], ...] = tuple(
+    shape
+    for m, wide, rank in ((64, 448, 16), (64, 1216, 8), (160, 640, 48), (256, 832, 16), (512, 416, 8), (384, 1344, 24))
+    for shape in ((m, rank, wide), (m, wide, rank))
+)
+"""The same of adapters: into the rank and out of it."""
 PASS_GRID: tuple[tuple[int, int], ...] = ((1, 64), (64, 320), (64, 1344), (192, 704), (512, 448), (448, 1728))
 _LOSS_GRID: tuple[tuple[int, int], ...] = ((1, 64), (64, 256), (64, 6144), (256, 3072), (96, 20480), (320, 32768))
 _TABLE_GRID: tuple[tuple[int, int, int], ...] = ((64, 320, 256), (64, 320, 12288), (320, 640, 4096), (256, 448, 24576))
@@ -35,6 +50,8 @@ _UPDATE_GRID: tuple[tuple[int, int], ...] = ((96, 2048), (64, 65536), (12, 1_000
 _LEAST = 5
 _FEWEST, _PATIENCE = 3, 5.0
 """Rounds that do where they take this many times the seconds that were meant for all."""
+_DEAR = 30.0
+"""Two rounds do where they take this many."""
 _SLOW = 5e7
 """Products of a call from which on one copy does: arithmetic then hides whether weights are in the cache."""
 
@@ -48,11 +65,14 @@ class _Case:
 
 
 def product_samples(act: str, form: str, seconds: float, cache_bytes: float) -> Iterator[dict[str, Any]]:
-    """Linear layers: forward, the gradient of the input, and of weights as they are that of the weights."""
+    """Linear layers: forward, the gradient of the input, and of weights as they are that of the weights.
+
+    `form`: the weights' format, or "thin" for the products of adapters.
+    """
     import torch
 
-    dtype, stream = getattr(torch, DTYPES[act]), weight_stream(cache_bytes)
-    for m, n, k in PRODUCT_GRID:
+    dtype, stream, dense = getattr(torch, DTYPES[act]), weight_stream(cache_bytes), form in (act, "thin")
+    for m, n, k in THIN_GRID if form == "thin" else PRODUCT_GRID:
         if form == "nf4" and (k % 64 or n < 64):
             continue
         copies = 1 if m * n * k > _SLOW else 2 if form == "nf4" else 4
@@ -63,7 +83,7 @@ def product_samples(act: str, form: str, seconds: float, cache_bytes: float) -> 
         forward, back = _timed(cases, seconds, stream)
         yield _sample(act, "forward", forward, shape)
         yield _sample(act, "grad_input", back, {**shape, "n": k, "k": n})
-        if form == act:
+        if dense:
             cases = [_onto(layer, x) for layer, x in zip(layers, inputs, strict=True)]
             _, back = _timed(cases, seconds, stream)
             yield _sample(act, "grad_weight", back, {**shape, "m": n, "n": k, "k": m})
@@ -98,13 +118,22 @@ def attention_samples(act: str, seconds: float, cache_bytes: float) -> Iterator[
 
     kernel, stream = Attention(), weight_stream(cache_bytes)
     for batch, heads, length, width in ATTENTION_GRID:
+
         def case(b: int = batch, h: int = heads, t: int = length, d: int = width) -> _Case:
             q, k, v = (
-                filler(b, t, h, d).to(getattr(torch, DTYPES[act]), copy=True).transpose(1, 2).requires_grad_() for _ in range(3)
+                filler(b, t, h, d).to(getattr(torch, DTYPES[act]), copy=True).transpose(1, 2).requires_grad_()
+                for _ in range(3)
             )
             return _Case(lambda: kernel(q, k, v), (q, k, v))
 
-        shape = {"subject": "attention", "form": "attention", "batch": batch, "heads": heads, "length": length, "head_dim": width}
+        shape = {
+            "subject": "attention",
+            "form": "attention",
+            "batch": batch,
+            "heads": heads,
+            "length": length,
+            "head_dim": width,
+        }
         forward, back = _timed([case() for _ in range(2)], seconds, stream)
         yield _sample(act, "forward", forward, shape)
         yield _sample(act, "grad_input", back, shape)
@@ -134,7 +163,6 @@ def pass_samples(act: str, seconds: float, cache_bytes: float) -> Iterator[dict[
 
 
 def _kinds(dtype: Any) -> dict[str, Callable[[int, int], _Case]]:
-    import torch
 
     from ridgepoint.kernels import pointwise
 
@@ -250,6 +278,34 @@ def adapter_samples(act: str, form: str, seconds: float, cache_bytes: float) -> 
     yield _sample(act, "forward", extra, {"subject": subject, "form": "call"})
 
 
+def hook_samples(act: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """What checkpointing costs beside the second forward pass, on chains of tiny products of two kept tensors each."""
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    x = torch.ones(1, 8, dtype=getattr(torch, DTYPES[act]), requires_grad=True)
+    w = torch.ones(1, 8, dtype=x.dtype, requires_grad=True)
+    for count in _CHAINS:
+
+        def chain(y: Any, count: int = count) -> Any:
+            for _ in range(count):
+                y = y * w
+            return y
+
+        again = _Case(lambda chain=chain: checkpoint(chain, x, use_reentrant=False), (x, w))
+        (ahead, behind), (first, back) = (
+            _timed([case], seconds, lambda: None) for case in (_Case(lambda chain=chain: chain(x), (x, w)), again)
+        )
+        extra = max(first.seconds + back.seconds - 2 * ahead.seconds - behind.seconds, 1e-7)
+        timing = Timing(extra, back.spread, back.samples)
+        yield _sample(
+            act, "forward", timing, {"subject": "recompute_hooks", "form": "pass", "rows": 2 * count, "cols": 1}
+        )
+
+
+_CHAINS = (4, 16, 64)
+
+
 def update_samples(act: str, seconds: float) -> Iterator[dict[str, Any]]:
     """torch's fused AdamW over like tensors, with gradients already there."""
     import torch
@@ -301,7 +357,7 @@ def _timed(cases: Sequence[_Case], seconds: float, stream: Callable[[], object])
 
 def _enough(rounds: int, spent_s: float, seconds: float) -> bool:
     if rounds < _FEWEST:
-        return False
+        return rounds >= 2 and spent_s >= _DEAR * seconds
     return spent_s >= seconds and (rounds >= _LEAST or spent_s >= _PATIENCE * seconds)
 
 
@@ -326,9 +382,11 @@ def training_probes(seconds: float, cache_bytes: float) -> Iterator[tuple[str, I
     """(title, samples) of all operators; of what is not installed a sample that says so."""
     for act in ("fp32", "bf16"):
         yield f"training products {act}", product_samples(act, act, seconds, cache_bytes)
+        yield f"adapters' products {act}", product_samples(act, "thin", seconds, cache_bytes)
         yield f"training attention {act}", attention_samples(act, seconds, cache_bytes)
         yield f"training operators {act}", pass_samples(act, seconds, cache_bytes)
         yield f"adapters {act}", _or_absent(f"adapters {act}", adapter_samples(act, act, seconds, cache_bytes))
+        yield f"keeping tensors back {act}", hook_samples(act, seconds)
         yield f"optimizer {act}", update_samples(act, seconds)
     yield "training products nf4", _or_absent("nf4", product_samples("bf16", "nf4", seconds, cache_bytes))
     yield "adapters nf4", _or_absent("adapters nf4", adapter_samples("bf16", "nf4", seconds, cache_bytes))
