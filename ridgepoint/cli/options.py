@@ -8,7 +8,7 @@ import typer
 from ridgepoint.errors import BadInput, UnknownName
 
 __all__ = [
-    "INTERRUPTED", "Assert", "AttentionDp", "Batches", "Device", "Dtype", "Ep", "Isl", "Json", "Model", "On", "Phase",
+    "INTERRUPTED", "Assert", "AttentionDp", "Batches", "Curve", "Device", "Dtype", "Ep", "Isl", "Json", "Model", "On", "Phase",
     "Points", "Pp", "PredictOnly", "Protocol", "Report", "Seconds", "Seed", "Stack", "Text", "Threads", "Tp", "Windows",
     "With", "integers", "names",
 ]  # fmt: skip
@@ -100,6 +100,9 @@ Protocol = Annotated[
 ]
 Windows = Annotated[int, typer.Option("--windows", help="At most so many windows of the text.", min=8, max=100_000)]
 Seed = Annotated[int, typer.Option("--seed", help="Which windows are drawn.", min=0)]
+Curve = Annotated[
+    int, typer.Option("--curve", help="--step train: show the loss of so many steps of each side, over 3 seeds.", min=0)
+]
 Assert = Annotated[str, typer.Option("--assert", help="Exit 1 unless it holds: speedup>1.2 or speedup@16>1.2.")]
 Report = Annotated[Path | None, typer.Option("--report", help="Write the report to this HTML file.")]
 PredictOnly = Annotated[bool, typer.Option("--predict-only", help="Place the bet and stop: measure nothing.")]

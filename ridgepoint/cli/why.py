@@ -45,6 +45,7 @@ def why(
     protocol: options.Protocol = "windows",
     windows: options.Windows = 200,
     seed: options.Seed = 0,
+    curve: options.Curve = 0,
     assert_: options.Assert = "",
     report: options.Report = None,
     as_json: options.Json = False,
@@ -64,7 +65,7 @@ def why(
             raise BadInput("machines that are not at hand are predicted, not measured: leave --assert and --report out")
         return why_on_paper(model, bet, options.names("--on", on), batches, phase, isl, common, elsewhere, as_json)
     settings = _Settings(threads, device, on, seconds, points == "all", predict_only, report, as_json)
-    asked = _Text(text, protocol, windows, seed)
+    asked = _Text(text, protocol, windows, seed, curve)
     return _measured(model, bet, batches, phase, isl, common, asked, settings, assertion)
 
 
@@ -90,6 +91,8 @@ class _Text:
     protocol: str
     windows: int
     seed: int
+    curve: int = 0
+    """Steps of the training runs whose loss is shown; 0: none."""
 
 
 def _measured(
@@ -100,6 +103,7 @@ def _measured(
     from ridgepoint.measurement.text import check_text
     from ridgepoint.store import Store, default_path
     from ridgepoint.study.accuracy import Text, check_accuracy
+    from ridgepoint.study.curve import Fitting, check_curve
     from ridgepoint.study.provenance import provenance
     from ridgepoint.study.question import ask
     from ridgepoint.study.why import Effort, misfit_on_paper, stored_bet
@@ -115,9 +119,13 @@ def _measured(
         raise BadInput(f"--assert speaks of batch {assertion[0]}; --batch has {', '.join(map(str, question.grid))}")
     if settings.report is not None:
         _check_writable(settings.report)
-    check_accuracy(question, text)
+    fitting = Fitting(asked.curve, str(asked.path or ""), asked.seed) if asked.curve else None
+    if fitting is not None:
+        check_curve(question, fitting)
+    else:
+        check_accuracy(question, text)
     also = (assertion[0],) if assertion is not None and assertion[0] is not None else ()
-    effort = Effort(seconds=settings.seconds, every_point=settings.every_point, also=also, text=text)
+    effort = Effort(seconds=settings.seconds, every_point=settings.every_point, also=also, text=text, fitting=fitting)
     with Store(default_path()) as store, _Watch(quiet=settings.as_json) as watcher:
         if settings.predict_only:
             show_unsettled(stored_bet(question, store, provenance())[0], [], settings.as_json)

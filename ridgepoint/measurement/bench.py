@@ -17,6 +17,7 @@ from ridgepoint.measurement.paired import Budget, interleave, single
 from ridgepoint.measurement.request import (
     AccuracyRequest,
     CalibrationRequest,
+    CurveRequest,
     PairRequest,
     SideRequest,
     SingleRequest,
@@ -108,6 +109,13 @@ class Bench:
 
         self._models.clear()  # room for all sides at once
         yield from window_losses(request)
+
+    def curve(self, request: CurveRequest) -> Iterator[dict[str, Any]]:
+        """A `curve` message per side and seed; then `done`."""
+        from ridgepoint.measurement.curve import curve_losses
+
+        self._models.clear()
+        yield from curve_losses(request)
 
     def calibrate(self, request: CalibrationRequest) -> Iterator[dict[str, Any]]:
         """A `sample` message per sample, on the CPU between `begin` and `end` of its probe; then `done`."""

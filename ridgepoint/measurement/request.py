@@ -8,7 +8,7 @@ from ridgepoint.choice import Side, resolve
 from ridgepoint.workload import Decoder, Group, LinearLayer, Step, Traced, Workload
 
 __all__ = [
-    "AccuracyRequest", "CalibrationRequest", "PairRequest", "SideRequest", "SingleRequest", "StepRequest", "Subject",
+    "AccuracyRequest", "CalibrationRequest", "CurveRequest", "PairRequest", "SideRequest", "SingleRequest", "StepRequest", "Subject",
     "TextRequest", "TraceRequest", "step_request", "subject",
 ]  # fmt: skip
 
@@ -118,6 +118,19 @@ class AccuracyRequest(msgspec.Struct, frozen=True, kw_only=True, tag="accuracy")
     directory: str
     sides: tuple[SideRequest, ...]
     text: TextRequest
+
+
+class CurveRequest(msgspec.Struct, frozen=True, kw_only=True, tag="curve"):
+    """Short fine-tuning runs of each side on a text, one for each seed."""
+
+    decoder: Decoder
+    directory: str
+    path: str
+    sides: tuple[SideRequest, ...]
+    steps: int
+    seeds: tuple[int, ...]
+    batch: int
+    length: int
 
 
 class CalibrationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="calibration"):

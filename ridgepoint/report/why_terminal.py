@@ -10,6 +10,7 @@ from ridgepoint.quantity import show_bytes, show_time
 from ridgepoint.report.accuracy_words import accuracy_lines
 from ridgepoint.report.chart_terminal import LEGEND, speedup_chart
 from ridgepoint.report.compile_words import compile_lines, predicted_compile_lines
+from ridgepoint.report.curve_words import curve_lines
 from ridgepoint.report.grid_terminal import add, grid, heading, line, pairs
 from ridgepoint.report.operator_words import kernel_words
 from ridgepoint.report.scale import log_scale
@@ -219,6 +220,8 @@ def _footer(answer: Answer) -> Iterator[tuple[str, str]]:
         yield "compilation", words
     for words in training_lines(answer):
         yield "peak", words
+    for words in curve_lines(answer.curve):
+        yield "loss", words
     for words in accuracy_lines(answer.accuracy):
         yield "accuracy", words
     for point in answer.points:

@@ -17,7 +17,9 @@ from ridgepoint.errors import BadInput, UnknownName
 
 __all__ = ["ID_LENGTH", "KINDS", "SCHEMA", "Provenance", "Record", "canonical", "digest", "new_record", "seal"]
 
-KINDS = ("bet", "point", "answer", "calibration-run", "probe", "calibration", "measurement", "accuracy", "failure")
+KINDS = (
+    "bet", "point", "answer", "calibration-run", "probe", "calibration", "measurement", "accuracy", "curve", "failure",
+)  # fmt: skip
 SCHEMA = 1
 """Version of the record body; a later version can read earlier ones."""
 

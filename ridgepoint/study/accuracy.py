@@ -17,7 +17,7 @@ from ridgepoint.store import Provenance, Store, new_record
 from ridgepoint.study.question import Question
 from ridgepoint.workload import Decoder, heldout_text
 
-__all__ = ["REFERENCE", "TOLERANCE", "Difference", "Text", "accuracy_of", "check_accuracy", "paired_difference"]
+__all__ = ["REFERENCE", "TOLERANCE", "Difference", "Text", "accuracy_of", "check_accuracy", "paired_difference", "student95"]
 
 TOLERANCE = 0.01
 """Nats per token, 1 % of perplexity: a loss that nobody acts on. Fixed before anything is measured."""
@@ -59,7 +59,7 @@ def paired_difference(before: Sequence[float], after: Sequence[float], tolerance
     n = len(values)
     if n < _FEWEST:
         raise BadInput(f"{n} windows of text are too few for an interval; at least {_FEWEST}: give a longer text")
-    mean, half = float(values.mean()), _student95(n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
+    mean, half = float(values.mean()), student95(n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
     low, high = mean - half, mean + half
     if high <= tolerance:
         return Difference(mean, low, high, "small loss" if low > 0 else "harmless", 0)
@@ -69,7 +69,7 @@ def paired_difference(before: Sequence[float], after: Sequence[float], tolerance
     return Difference(mean, low, high, "undecided", max(1, math.ceil(n * ((half / apart) ** 2 - 1))))
 
 
-def _student95(freedom: int) -> float:
+def student95(freedom: int) -> float:
     """97.5 % quantile of Student's t by its expansion in 1/freedom (Cornish-Fisher); 0.2 % off at 7 degrees of freedom."""
     z = 1.959964
     first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96

@@ -171,6 +171,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     flip_measured: float | dict[str, float | None] | None
     accuracy: dict[str, Any]
     energy: dict[str, Any]
+    curve: dict[str, Any] = {}
+    """Loss curves of short training runs of each side; empty where none were asked for."""
     verdict: str
     record: tuple[RecordRow, ...] = ()
     """The score of the bets that were settled before this one."""

@@ -21,6 +21,7 @@ from ridgepoint.study.accuracy import Text, accuracy_of
 from ridgepoint.study.betting import Cell, cell, place_bet
 from ridgepoint.study.cards import kernels_of
 from ridgepoint.study.choosing import first_points, next_point, side_of
+from ridgepoint.study.curve import Fitting, curve_of
 from ridgepoint.study.document import Answer, Bet, Curve, Point, answer_from, bet_from, plain
 from ridgepoint.study.question import Question, plan_for, step_for
 from ridgepoint.study.reason import Rows, reason
@@ -45,6 +46,8 @@ class Effort:
     """For the energy of both sides of a point, where the device has a counter that is read (GPUs)."""
     text: Text | None = None
     """On what accuracy is measured; None: not at all."""
+    fitting: Fitting | None = None
+    """Training runs whose loss is shown beside the speed; None: none."""
 
 
 class Watcher(Protocol):
@@ -68,12 +71,15 @@ def why(
     record, bet = stored_bet(question, store, provenance)
     watcher.bet(bet, record)
     points = [_point_from(r) for r in store.records(kind="point", study=record.id)]
-    complete, accuracy = True, _no_accuracy(bet)
+    complete, accuracy, curve = True, _no_accuracy(bet), {}
     try:
         with nullcontext(shared) if shared else Session() as session:
             for point in _measure(question, bet, record, store, provenance, session, watcher, effort, points):
                 points.append(point)
                 watcher.point(point)
+            if effort.fitting is not None:
+                watcher.stage("loss curves", len(points), len(points) + 1)
+                curve = curve_of(question, effort.fitting, store, provenance, record.id, session)
             if effort.text is not None:
                 watcher.stage("accuracy", len(points), len(points) + 1)
                 accuracy = accuracy_of(question, effort.text, store, provenance, record.id, session)
@@ -81,7 +87,7 @@ def why(
     except KeyboardInterrupt:
         complete = False
     answer = settle(question, bet, record, points, provenance, complete)
-    answer = replace(answer, accuracy=accuracy, record=record_behind(store, bet, provenance))
+    answer = replace(answer, accuracy=accuracy, curve=curve, record=record_behind(store, bet, provenance))
     stored = new_record("answer", {"answer": plain(answer)}, provenance, study=record.id, flags=answer.flags)
     store.append(stored)
     return answer_from(store.get(stored.id).body["answer"])  # with its keys in the order that every report will read
