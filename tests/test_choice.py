@@ -25,12 +25,15 @@ SPELLED = (
     "batch:1", "batch:1048576", "threads:1",
     "threads:1024", "eager", "graph", "compile", "math", "flash", "channels-last", "channels-first",
     "int8:dyn:ort", "int4:g32:ort", "int4:g128:ort:head", "inference", "no-grad", "grad",
+    "full", "lora:r=16:alpha=32:targets=all", "lora:r=8:alpha=8:targets=qv", "lora:r=4:alpha=8:targets=all:adapters=9",
+    "qlora:r=16:alpha=32:targets=all", "keep", "checkpoint",
 )  # fmt: skip
 AXES = {"fp32": "dtype", "int8": "weights", "int4": "weights", "nf4": "weights", "fp8": "weights",
         "nvfp4": "weights", "batch": "batch",
         "threads": "threads", "bf16": "dtype", "fp16": "dtype", "eager": "launch", "graph": "launch",
         "math": "attention", "flash": "attention",
         "compile": "launch", "inference": "autograd", "no-grad": "autograd", "grad": "autograd",
+        "full": "adapter", "lora": "adapter", "qlora": "adapter", "keep": "recompute", "checkpoint": "recompute",
         "channels-last": "layout", "channels-first": "layout"}  # fmt: skip
 WEIGHTS = ("int8", "int8:dyn", "int8:dyn:token", "int4:g32", "nf4")
 SMOL = load_model("smollm2-135m")

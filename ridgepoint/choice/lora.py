@@ -78,6 +78,10 @@ class Adapter:
             raise NotSupported(
                 f"full says what is trained, and a {plan.step.phase} step trains nothing; --step train does"
             )
+        if self.name == "qlora" and plan.step.phase != "train":
+            raise NotSupported(
+                "qlora is how a model is trained; to serve it, lora keeps its adapters and nf4 its weights"
+            )
         if self.adapters > 1 and plan.step.phase == "train":
             raise NotSupported("adapters=n is of serving; a training step trains one")
         if self.name == "qlora":
@@ -102,16 +106,17 @@ class Adapter:
         return plan.rewritten(rewrite)
 
     def on_metal(self, model: "nn.Module", plan: Plan, kernels: Mapping[str, str]) -> "nn.Module":
-        """Base and adapters by peft and bitsandbytes; layer by layer, or the outer model, which has none of either."""
+        """Base and adapters by peft and bitsandbytes; layer by layer, or the outer model, which has none of either.
+
+        NotSupported for what is predicted only.
+        """
         if self.name == "full":
             return model
-        if self.adapters > 1:
-            raise NotSupported(
-                f"{self.adapters} adapters in one batch are predicted, not run here; leave adapters= out"
-            )
         from ridgepoint.engine.adapters import AdapterShape, inject, quantise_base
+        from ridgepoint.engine.runs import check_adapters
         from ridgepoint.kernels.ladder import TORCH_DTYPES
 
+        check_adapters(plan)
         linears = [op for op in plan.layer_inputs if isinstance(op, Linear)]
         quantised = {op.name.partition("#")[0] for op in linears if op.weight == "nf4"}
         ranked = {op.name.partition("#")[0] for op in linears if op.rank}

@@ -40,6 +40,7 @@ def quantise_base(model: nn.Module, chosen: Callable[[str], bool]) -> nn.Module:
         if isinstance(module, nn.Linear) and chosen(name):
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, trainable_nf4(module))
+    model.is_loaded_in_4bit = True  # by this peft knows to use its own layer for bitsandbytes, which can merge
     return model
 
 

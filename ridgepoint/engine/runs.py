@@ -3,7 +3,7 @@
 from ridgepoint.errors import NotSupported
 from ridgepoint.workload import Decoder, Linear, LinearLayer, Plan, Traced, Workload
 
-__all__ = ["check_runs", "check_trains"]
+__all__ = ["check_adapters", "check_runs", "check_trains"]
 
 
 def check_runs(workload: Workload) -> None:
@@ -30,6 +30,18 @@ def _decoder(decoder: Decoder) -> str:
         if block.attention.softcap:
             return "a decoder with capped attention scores"
     return ""
+
+
+def check_adapters(plan: Plan) -> None:
+    """NotSupported for several adapters in one batch, and for adapters beside packed weights in a step that trains nothing."""
+    linears = [op for op in plan.layer_inputs if isinstance(op, Linear) and op.rank]
+    if several := [op.adapters for op in linears if op.adapters > 1]:
+        raise NotSupported(
+            f"{several[0]} adapters in one batch are predicted, not run here: --predict-only shows them, or leave adapters= out"
+        )
+    packed = sorted({op.weight for op in linears if op.weight != op.dtype})
+    if packed and plan.step.phase != "train":
+        raise NotSupported(f"adapters beside {', '.join(packed)} kernels are predicted, not run here; leave one out")
 
 
 def check_trains(plan: Plan) -> None:

@@ -20,7 +20,7 @@ _LOSS_BYTES = 8.0
 @dataclass(frozen=True, slots=True)
 class TrainingNeed:
     """Bytes. `gradients` and `activations` are those of the peak, so that the first four add up to `total`; `moment` says
-    when that is. `kept`: what autograd keeps when the forward pass is over; `all_gradients`: when all are there; `adapters`:
+    when that is (of a sweep, at its last point). `kept`: what autograd keeps when the forward pass is over; `all_gradients`: when all are there; `adapters`:
     the part of the weights that is trained beside a frozen base."""
 
     weights: Array
@@ -71,12 +71,19 @@ def training_need(plan: Plan) -> TrainingNeed:
     moments = _moments(plan, model, kept, held, 4.0 * logits, every, table, [k for k, _ in layers])
     largest = moments[0]
     for moment in moments[1:]:
-        if np.any(moment.gradients + moment.activations > largest.gradients + largest.activations):
-            largest = moment
+        largest = _larger(largest, moment)
     adapters = 0.0 if full else every
     return TrainingNeed(
         plan.weight_bytes, states, largest.gradients, largest.activations, largest.name, kept, every, adapters
     )
+
+
+def _larger(a: _Moment, b: _Moment) -> _Moment:
+    """Of a sweep at each point the larger, under the name of that at the last one."""
+    more = np.asarray(b.gradients + b.activations > a.gradients + a.activations)
+    gradients = np.where(more, b.gradients, a.gradients)[()]
+    activations = np.where(more, b.activations, a.activations)[()]
+    return _Moment(b.name if more.flat[-1] else a.name, gradients, activations)
 
 
 def _moments(
@@ -86,12 +93,14 @@ def _moments(
     width, tokens = DTYPE_BYTES[plan.dtype], plan.step.tokens
     stream, logits = tokens * width * model.hidden_size, tokens * model.vocab_size
     working = _working_bytes(plan, model, tokens)
-    again = layers[-1] if plan.recompute else 0.0
+    # a layer that runs again keeps its own input for an RMS norm, in fp32: of fp32 layers that is the tensor kept already
+    held_anew = stream if plan.recompute and (width < 4.0 or model.blocks[0].norm != "rms_norm") else 0.0
+    again = layers[-1] - (0.0 if np.any(held_anew) else stream) if plan.recompute else 0.0
     behind = kept - log_p - _outside_bytes(model, width, tokens, bool(table))
     tied = model.tie_word_embeddings and bool(np.any(table))
     own = every - (table if model.tie_word_embeddings else 2.0 * table)  # of the layers, evenly
     before = every - (0.0 if tied else table) - own / model.layers  # an untied embedding's gradient comes last
-    first = (stream if plan.recompute else 0.0) + layers[0]
+    first = held_anew + layers[0]
     return [
         _Moment("loss", 0.0, kept + _LOSS_BYTES * logits),
         _Moment("head", table, kept - log_p + width * logits + stream),

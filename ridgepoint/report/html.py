@@ -17,8 +17,8 @@ from ridgepoint.report.charts import (
     step_chart,
 )
 from ridgepoint.report.compile_words import compile_lines
-from ridgepoint.report.curve_words import curve_lines
 from ridgepoint.report.contents import with_contents
+from ridgepoint.report.curve_words import curve_lines
 from ridgepoint.report.html_operators import operators_section, record_section
 from ridgepoint.report.machine_words import machine_facts
 from ridgepoint.report.markup import cell, escaped, fact_list, figure, legend, scrolling_table

@@ -17,7 +17,16 @@ from ridgepoint.store import Provenance, Store, new_record
 from ridgepoint.study.question import Question
 from ridgepoint.workload import Decoder, heldout_text
 
-__all__ = ["REFERENCE", "TOLERANCE", "Difference", "Text", "accuracy_of", "check_accuracy", "paired_difference", "student95"]
+__all__ = [
+    "REFERENCE",
+    "TOLERANCE",
+    "Difference",
+    "Text",
+    "accuracy_of",
+    "check_accuracy",
+    "paired_difference",
+    "student95",
+]
 
 TOLERANCE = 0.01
 """Nats per token, 1 % of perplexity: a loss that nobody acts on. Fixed before anything is measured."""

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ridgepoint.choice import Side
-from ridgepoint.engine.runs import check_runs
+from ridgepoint.engine.runs import check_adapters, check_runs
 from ridgepoint.errors import DoesNotFit, MachineBusy, NotSupported
 from ridgepoint.measurement.paired import EFFECT
 from ridgepoint.measurement.request import PairRequest, SideRequest, step_request, subject
@@ -68,6 +68,8 @@ def why(
     """
     check_fits(question, available_bytes)
     check_runs(question.workload)
+    for side in (question.a, *question.b):
+        check_adapters(plan_for(question, side, question.grid[0]))
     record, bet = stored_bet(question, store, provenance)
     watcher.bet(bet, record)
     points = [_point_from(r) for r in store.records(kind="point", study=record.id)]

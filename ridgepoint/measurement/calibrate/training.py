@@ -263,6 +263,7 @@ def adapter_samples(act: str, form: str, seconds: float, cache_bytes: float) -> 
     made = []
     for _ in range(3):
         holder = torch.nn.ModuleDict({"layer": _layer(size, size, dtype, form)})
+        holder.is_loaded_in_4bit = form == "nf4"
         made.append(inject(holder, ["layer"], AdapterShape(rank, rank), dtype)["layer"].train())
     total = _adapter_sum if form == act else _adapter_sum_of_copy
     xs = [_leaf(1, size, dtype) for _ in made]
