@@ -30,7 +30,10 @@ SMALL = from_config("small", CONFIG)
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def plan_of(side, step=train(2, 32), model=SMALL):
+STEP = train(2, 32)
+
+
+def plan_of(side, step=STEP, model=SMALL):
     return resolve(side, "fp32").plan(model, step)
 
 

@@ -31,7 +31,8 @@ TRAINING_TERMS = {"product": 5, "attention": len(prefill_terms(1, 1, 1, 1)), "pa
 class TrainingLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Seconds of one operator in one sweep and dtype, one thread: `terms` times those of its form.
 
-    `subject`: "linear", with "thin" behind it of adapters and the weight format where it is quantised, "attention", or a pointwise kind.
+    `subject`: "linear", with "thin" behind it of adapters and the weight format where it is quantised, "attention", or a
+    pointwise kind.
     """
 
     subject: str

@@ -8,8 +8,8 @@ from ridgepoint.choice import Side, resolve
 from ridgepoint.workload import Decoder, Group, LinearLayer, Step, Traced, Workload
 
 __all__ = [
-    "AccuracyRequest", "CalibrationRequest", "CurveRequest", "PairRequest", "SideRequest", "SingleRequest", "StepRequest", "Subject",
-    "TextRequest", "TraceRequest", "step_request", "subject",
+    "AccuracyRequest", "CalibrationRequest", "CurveRequest", "PairRequest", "SideRequest", "SingleRequest", "StepRequest",
+    "Subject", "TextRequest", "TraceRequest", "step_request", "subject",
 ]  # fmt: skip
 
 Subject = Decoder | LinearLayer | Traced
@@ -142,7 +142,7 @@ class CalibrationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="calibra
     """Titles of probes that an earlier run finished: they are left out."""
     device: str = "cpu"
     stage: str = ""
-    """On a GPU: which stage of `calibrate.cuda_grid`, each a request of its own; on a CPU "modules", "train" and the like, or the rest."""
+    """On a GPU: which stage of `calibrate.cuda_grid`, each a request of its own; on a CPU "modules" and the like, or the rest."""
     limit_s: float = 60.0
     rehearse: bool = False
     """A GPU's calibration on the CPU with tiny sizes: tests the code, its figures mean nothing."""

@@ -63,7 +63,8 @@ def windows_of(request: AccuracyRequest) -> list[list[int]]:
 
 
 def tokens_of(path: Path, model: Path, vocabulary: int) -> Any:
-    """Tokens of the file, a sequence of integers: bytes for a model of 256 of them without a tokenizer, else by its `tokenizer.json`."""
+    """Tokens of the file, a sequence of integers: bytes for a model of 256 of them without a tokenizer, else by its
+    `tokenizer.json`."""
     try:
         if path.stat().st_size > _MOST_TEXT_BYTES:
             raise BadInput(f"{path}: more than {_MOST_TEXT_BYTES // 2**20} MiB of text; give a part of it")

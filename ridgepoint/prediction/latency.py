@@ -104,8 +104,7 @@ def step_time(plan: Plan, target: Target) -> StepTime:
         return StepTime(sum((t.seconds for t in times), start=0.0), times, 1.0, residual)
     if plan.step.phase == "train" and target.training:
         times = training_times(plan, target)
-        total = sum((t.seconds for t in times), start=0.0)
-        return StepTime(total, times, 1.0, training_net(target, plan.dtype).sigma)
+        return StepTime(sum((t.seconds for t in times), start=0.0), times, 1.0, training_net(target, plan.dtype).sigma)
     ops = plan.ops
     miss, times = _times(plan, target, ops, working_set_bytes(ops, target))
     total: Array = sum((t.seconds for t in times), start=0.0)

@@ -19,9 +19,11 @@ _LOSS_BYTES = 8.0
 
 @dataclass(frozen=True, slots=True)
 class TrainingNeed:
-    """Bytes. `gradients` and `activations` are those of the peak, so that the first four add up to `total`; `moment` says
-    when that is (of a sweep, at its last point). `kept`: what autograd keeps when the forward pass is over; `all_gradients`: when all are there; `adapters`:
-    the part of the weights that is trained beside a frozen base."""
+    """Bytes. `gradients` and `activations` are those of the peak, so that the first four add up to `total`.
+
+    `moment` says when that is (of a sweep, at its last point). `kept`: what autograd keeps when the forward pass is over;
+    `all_gradients`: when all are there; `adapters`: the part of the weights that is trained beside a frozen base.
+    """
 
     weights: Array
     optimizer: Array

@@ -101,7 +101,8 @@ def _summary(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[st
         after = mean_with_interval([r["after"] for r in mine])
         out[name] = {
             "loss": [r[0] for r in rows], "low": [r[1] for r in rows], "high": [r[2] for r in rows],
-            "before": float(np.mean([r["before"] for r in mine])), "after": after[0], "after_low": after[1], "after_high": after[2],
+            "before": float(np.mean([r["before"] for r in mine])),
+            "after": after[0], "after_low": after[1], "after_high": after[2],
         }  # fmt: skip
         if number:
             apart = mean_with_interval([r["after"] - first[r["seed"]] for r in mine])

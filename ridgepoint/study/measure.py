@@ -100,7 +100,7 @@ def _whole_inputs(encoder: Encoder, step: Step) -> Step:
     return forward(group.count, encoder.positions if encoder.patches else tokens)
 
 
-_ROUGH = "gradients are timed by the laws of inference, which other kernels may miss by far; `ridge calibrate --train` adds theirs"
+_ROUGH = "gradients are timed by the laws of inference, and other kernels run: `ridge calibrate --train` adds their own"
 _AS_IF = "times are of the same machine with enough memory"
 
 

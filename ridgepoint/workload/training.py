@@ -166,7 +166,7 @@ def _redone(op: Op) -> Op:
 def _hooks(forward: Sequence[Op], again: set[int]) -> Pointwise:
     """What keeping a layer's tensors back costs beside running it again, a call per layer: torch calls Python for each."""
     inside = [op for op in forward if id(op) in again]
-    layers = max(1, max(op.count for op in inside))
+    layers = max(op.count for op in inside)
     tensors = sum(op.count * _kept_tensors(op) for op in inside) / layers
     return Pointwise(
         "layers.kept_back", "other", "recompute_hooks", tensors, 1, inside[0].dtype, layers, sweep="recompute"
