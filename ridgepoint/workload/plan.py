@@ -71,8 +71,12 @@ class Plan:
         """Operators after all rewrites, in order of execution."""
         ops = self._forward_ops()
         held = self.workload.parameters // (self.parallel.tp * self.parallel.pp)
-        ops = training_ops(ops, held, self.recompute) if self.step.phase == "train" else adapted(ops)
+        ops = training_ops(ops, held, self.recompute, self._tied) if self.step.phase == "train" else adapted(ops)
         return fused_ops(ops) if self.launch == "compile" else ops
+
+    @property
+    def _tied(self) -> bool:
+        return bool(getattr(self.workload, "tie_word_embeddings", False))
 
     def _forward_ops(self) -> tuple[Op, ...]:
         ops = self.workload.forward_ops(self.step, self.dtype)
@@ -103,7 +107,7 @@ class Plan:
         tables: Array = 0.0
         for op in ops:
             if isinstance(op, Linear) and op.role == "head":
-                tied = getattr(self.workload, "tie_word_embeddings", False) and op.weight == op.dtype
+                tied = self._tied and op.weight == op.dtype
                 tables += op.weight_bytes + (0.0 if tied else op.n * op.k * DTYPE_BYTES[op.dtype])
         return tables
 

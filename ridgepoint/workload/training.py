@@ -14,7 +14,9 @@ _Gradient = tuple[Op, bool]
 """An operator, and whether it gives the gradient of its layer's input: the first layer may do without it."""
 
 
-def training_ops(forward: tuple[Op, ...], parameters: int, recompute: bool = False) -> tuple[Op, ...]:
+def training_ops(
+    forward: tuple[Op, ...], parameters: int, recompute: bool = False, tied: bool = False
+) -> tuple[Op, ...]:
     """Forward, loss, gradients of inputs and weights in reverse order, then AdamW over what is trained.
 
     `forward` says of each operator whether it is trained and the rank of its adapter; `parameters` are those of the model.
@@ -23,7 +25,8 @@ def training_ops(forward: tuple[Op, ...], parameters: int, recompute: bool = Fal
     are added. Nothing in front of the first trained operator has a gradient; calls of the first layer are rows of their own
     (`q_proj.dx.first`), because that is where models with a frozen embedding end.
     `recompute`: layers keep their input only and run forward again before their gradients (Chen et al. 2016, arXiv
-    1604.06174), up to the last operator that keeps something. Ignored: gradient clipping, dropout, loss scaling.
+    1604.06174), up to the last operator that keeps something. `tied`: the head is the token table, whose two gradients are
+    added. Ignored: gradient clipping, dropout, loss scaling.
     """
     forward = tuple(op for op in forward if op.role != "cache")  # a training step has none
     head = next((op for op in forward if op.role == "head" and isinstance(op, Linear)), None)
@@ -39,7 +42,15 @@ def training_ops(forward: tuple[Op, ...], parameters: int, recompute: bool = Fal
             gradients += redone
             redone = []
         gradients += _split_first(_gradients(forward, number), reached[number], number < early)
-    return (*adapted(forward), *loss, *gradients, _update(forward, parameters))
+    both = _table_sum(forward) if tied else ()
+    return (*adapted(forward), *loss, *gradients, *both, _update(forward, parameters))
+
+
+def _table_sum(forward: Sequence[Op]) -> tuple[Op, ...]:
+    head = next((op for op in forward if op.role == "head" and isinstance(op, Linear)), None)
+    if head is None or not head.trained:
+        return ()
+    return (_sum("tied", head.n, head.k, replace(head, count=1)),)
 
 
 def layer_ops(forward: Sequence[Op]) -> tuple[Op, ...]:

@@ -38,6 +38,8 @@ THIN_GRID: tuple[tuple[int, int, int], ...] = tuple(
 )
 """The same of adapters: into the rank and out of it."""
 PASS_GRID: tuple[tuple[int, int], ...] = ((1, 64), (64, 320), (64, 1344), (192, 704), (512, 448), (448, 1728))
+_FAR = ((12288, 448),)
+"""A sum of two tensors that no cache holds, as of the two gradients of a tied table."""
 _LOSS_GRID: tuple[tuple[int, int], ...] = ((1, 64), (64, 256), (64, 6144), (256, 3072), (96, 20480), (320, 32768))
 _TABLE_GRID: tuple[tuple[int, int, int], ...] = ((64, 320, 256), (64, 320, 12288), (320, 640, 4096), (256, 448, 24576))
 """(M, width, rows of the table)."""
@@ -145,13 +147,15 @@ def pass_samples(act: str, seconds: float, cache_bytes: float) -> Iterator[dict[
 
     dtype, stream = getattr(torch, DTYPES[act]), weight_stream(cache_bytes)
     for kind, build in _kinds(dtype).items():
-        for rows, cols in PASS_GRID:
+        for rows, cols in (*PASS_GRID, *(_FAR if kind == "add" else ())):
             shape = {"subject": kind, "form": "pass", "rows": rows, "cols": cols}
             forward, back = _timed([build(rows, cols) for _ in range(3)], seconds, stream)
             yield _sample(act, "forward", forward, shape)
             yield _sample(act, "grad_input", back, shape)
     yield from _norm_weight_samples(act, seconds, stream)
-    for rows, cols in _LOSS_GRID:
+    for rows, cols in _FAR = ((12288, 448),)
+"""A sum of two tensors that no cache holds, as of the two gradients of a tied table."""
+_LOSS_GRID:
         shape = {"subject": "cross_entropy", "form": "pass", "rows": rows, "cols": cols}
         forward, back = _timed([_loss(rows, cols, dtype)], seconds, stream)
         yield _sample(act, "forward", forward, shape)
