@@ -153,9 +153,7 @@ def pass_samples(act: str, seconds: float, cache_bytes: float) -> Iterator[dict[
             yield _sample(act, "forward", forward, shape)
             yield _sample(act, "grad_input", back, shape)
     yield from _norm_weight_samples(act, seconds, stream)
-    for rows, cols in _FAR = ((12288, 448),)
-"""A sum of two tensors that no cache holds, as of the two gradients of a tied table."""
-_LOSS_GRID:
+    for rows, cols in _LOSS_GRID:
         shape = {"subject": "cross_entropy", "form": "pass", "rows": rows, "cols": cols}
         forward, back = _timed([_loss(rows, cols, dtype)], seconds, stream)
         yield _sample(act, "forward", forward, shape)
