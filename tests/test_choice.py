@@ -26,12 +26,15 @@ SPELLED = (
     "threads:1024", "eager", "graph", "compile", "math", "flash", "channels-last", "channels-first",
     "int8:dyn:ort", "int4:g32:ort", "int4:g128:ort:head", "inference", "no-grad", "grad",
     "int3:g32", "int3:g128:mlp", "window:64", "int4:g32:gptq", "int8:dyn:smooth", "int4:g64:awq:layers=0-3.7", "nf4:skip=2",
+    "full", "lora:r=16:alpha=32:targets=all", "lora:r=8:alpha=8:targets=qv", "lora:r=4:alpha=8:targets=all:adapters=9",
+    "qlora:r=16:alpha=32:targets=all", "keep", "checkpoint",
 )  # fmt: skip
 AXES = {"fp32": "dtype", "int8": "weights", "int4": "weights", "nf4": "weights", "fp8": "weights",
         "nvfp4": "weights", "batch": "batch",
         "threads": "threads", "bf16": "dtype", "fp16": "dtype", "eager": "launch", "graph": "launch",
         "math": "attention", "flash": "attention",
         "compile": "launch", "inference": "autograd", "no-grad": "autograd", "grad": "autograd",
+        "full": "adapter", "lora": "adapter", "qlora": "adapter", "keep": "recompute", "checkpoint": "recompute",
         "channels-last": "layout", "channels-first": "layout", "int3": "weights", "window": "window"}  # fmt: skip
 WEIGHTS = ("int8", "int8:dyn", "int8:dyn:token", "int4:g32", "nf4")
 SMOL = load_model("smollm2-135m")
@@ -271,6 +274,10 @@ class Renamed:
     @property
     def parameters(self):
         return self.inner.parameters
+
+    @property
+    def tie_word_embeddings(self):
+        return self.inner.tie_word_embeddings
 
     def forward_ops(self, step, dtype):
         return tuple(replace(op, name=f"node_{i}") for i, op in enumerate(self.inner.forward_ops(step, dtype)))

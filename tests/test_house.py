@@ -32,7 +32,7 @@ BANNED_NAMES = {"utils.py", "util.py", "helpers.py", "helper.py", "common.py", "
 
 LIGHT = ("", "cli", "errors", "quantity", "result", "hardware", "workload", "prediction", "choice", "store", "study")
 """What must import without the heavy packages; `""` is `import ridgepoint` itself."""
-HEAVY = ("torch", "transformers", "bitsandbytes", "safetensors", "plotly", "huggingface_hub")
+HEAVY = ("torch", "transformers", "bitsandbytes", "peft", "safetensors", "plotly", "huggingface_hub")
 METAL = ("engine", "kernels", "measurement", "analog", "server")
 """Layers that predicting code cannot import."""
 MACHINES = ("engine", "kernels", "analog", "scheduling")

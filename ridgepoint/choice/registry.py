@@ -4,12 +4,14 @@ from ridgepoint.choice.attention import AttentionKernel
 from ridgepoint.choice.autograd import Autograd
 from ridgepoint.choice.base import Choice
 from ridgepoint.choice.batch import Batch
+from ridgepoint.choice.checkpoint import Recompute
 from ridgepoint.choice.fp8 import Fp8
 from ridgepoint.choice.int3 import Int3
 from ridgepoint.choice.int4 import Int4
 from ridgepoint.choice.int8 import Int8
 from ridgepoint.choice.launch import Launch
 from ridgepoint.choice.layout import Layout
+from ridgepoint.choice.lora import Adapter
 from ridgepoint.choice.nf4 import Nf4
 from ridgepoint.choice.nvfp4 import Nvfp4
 from ridgepoint.choice.precision import Precision
@@ -30,6 +32,8 @@ CHOICES: tuple[type[Choice], ...] = (
     Window,
     Layout,
     Batch,
+    Adapter,
+    Recompute,
     Autograd,
     Launch,
     Threads,

@@ -79,4 +79,9 @@ def _base_dtype(wanted: str, choices: list[Choice], device: str, bound: list[Cho
                     f"{choice.spelled} has no kernel for {wanted} activations here; {' or '.join(acts)} has"
                 )
             wanted = acts[0]
+    for choice in choices:
+        if (acts := choice.acts(device)) and wanted not in acts:
+            raise NotSupported(
+                f"{choice.spelled} takes {' or '.join(acts)} and another choice of the side {wanted}; keep one"
+            )
     return wanted

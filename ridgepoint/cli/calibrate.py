@@ -31,6 +31,9 @@ def calibrate(
     ort: Annotated[
         bool, typer.Option("--ort", help="Add ONNX Runtime's kernels for linear layers, where it is installed.")
     ] = False,
+    train: Annotated[
+        bool, typer.Option("--train", help="Add what training steps are made of: gradients, adapters, the optimizer.")
+    ] = False,
     from_: Annotated[
         Path | None,
         typer.Option("--from", help="Fit a datasheet target to a sweep of operators in this CSV; measures nothing."),
@@ -44,11 +47,12 @@ def calibrate(
     from ridgepoint.report.terminal import card
 
     if from_ is not None:
-        if show or refit or modules or compile_ or ort or name:
+        if show or refit or modules or compile_ or ort or train or name:
             raise BadInput("--from fits a target to a file and measures nothing; leave the other options out")
         return _from_file(from_)
 
-    stages = [name for name, asked in (("modules", modules), ("compile", compile_), ("ort", ort)) if asked]
+    wanted = (("modules", modules), ("compile", compile_), ("ort", ort), ("train", train))
+    stages = [name for name, asked in wanted if asked]
     _check(name, device, stages, show, refit)
     if show:
         Console().print(card(load_target(name or "host", device)))

@@ -10,8 +10,8 @@ import typer
 from ridgepoint.errors import BadInput, UnknownName
 
 __all__ = [
-    "INTERRUPTED", "Assert", "AttentionDp", "Batches", "Calib", "Device", "Dtype", "Ep", "Isl", "Json", "Model", "On", "Phase",
-    "Points", "Pp", "PredictOnly", "Protocol", "Report", "Seconds", "Seed", "Stack", "Text", "Threads", "Tol", "Tp",
+    "INTERRUPTED", "Assert", "AttentionDp", "Batches", "Calib", "Curve", "Device", "Dtype", "Ep", "Isl", "Json", "Model", "On",
+    "Phase", "Points", "Pp", "PredictOnly", "Protocol", "Report", "Seconds", "Seed", "Stack", "Text", "Threads", "Tol", "Tp",
     "Windows", "With", "integers", "names", "tolerance",
 ]  # fmt: skip
 
@@ -76,9 +76,10 @@ def _seconds(value: float) -> float:
 
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda.", callback=_device)]
 Isl = Annotated[
-    int, typer.Option("--isl", help="Decode: cached tokens per sequence. Prefill: new tokens per sequence.")
+    int,
+    typer.Option("--isl", help="Decode: cached tokens per sequence. Prefill, forward, train: new tokens per sequence."),
 ]
-Phase = Annotated[str, typer.Option("--phase", help="decode, prefill or forward.")]
+Phase = Annotated[str, typer.Option("--phase", "--step", help="decode, prefill, forward or train.")]
 Threads = Annotated[
     int,
     typer.Option(
@@ -107,6 +108,9 @@ Calib = Annotated[
 ]
 Tol = Annotated[
     str, typer.Option("--tol", help="What may be lost: 1% of perplexity, or 0.01 nats per token; says what suffices.")
+]
+Curve = Annotated[
+    int, typer.Option("--curve", help="--step train: show the loss of so many steps of each side, over 3 seeds.", min=0)
 ]
 Assert = Annotated[str, typer.Option("--assert", help="Exit 1 unless it holds: speedup>1.2 or speedup@16>1.2.")]
 Report = Annotated[Path | None, typer.Option("--report", help="Write the report to this HTML file.")]

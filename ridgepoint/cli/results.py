@@ -19,7 +19,7 @@ __all__ = ["compare", "measure", "predict"]
 
 Batch = Annotated[int, typer.Option("--batch", help="Sequences in the step.")]
 AnyPhase = Annotated[
-    str, typer.Option("--phase", help="decode, prefill, forward, mixed or train (the last two: predict only).")
+    str, typer.Option("--phase", "--step", help="decode, prefill, forward, train or mixed (the last: predict only).")
 ]
 New = Annotated[str, typer.Option("--new", help="mixed: new tokens of each sequence, as 512,1,1.")]
 Cached = Annotated[str, typer.Option("--cached", help="mixed: cached tokens of each sequence, as 0,900,70.")]

@@ -48,6 +48,7 @@ def why(
     seed: options.Seed = 0,
     tol: options.Tol = "",
     calib: options.Calib = None,
+    curve: options.Curve = 0,
     assert_: options.Assert = "",
     report: options.Report = None,
     as_json: options.Json = False,
@@ -67,7 +68,7 @@ def why(
             raise BadInput("machines that are not at hand are predicted, not measured: leave --assert and --report out")
         return why_on_paper(model, bet, options.names("--on", on), batches, phase, isl, common, elsewhere, as_json)
     settings = _Settings(threads, device, on, seconds, points == "all", predict_only, report, as_json)
-    asked = _Text(text, protocol, windows, seed, options.tolerance(tol), calib)
+    asked = _Text(text, protocol, windows, seed, options.tolerance(tol), calib, curve)
     return _measured(model, bet, batches, phase, isl, common, asked, settings, assertion)
 
 
@@ -95,6 +96,8 @@ class _Text:
     seed: int
     tolerance: float | None
     calibration: Path | None
+    curve: int = 0
+    """Steps of the training runs whose loss is shown; 0: none."""
 
 
 def _measured(
@@ -105,6 +108,7 @@ def _measured(
     from ridgepoint.measurement.text import check_text
     from ridgepoint.store import Store, default_path
     from ridgepoint.study.accuracy import TOLERANCE, Text, check_accuracy
+    from ridgepoint.study.curve import Fitting, check_curve
     from ridgepoint.study.provenance import provenance
     from ridgepoint.study.question import ask
     from ridgepoint.study.why import Effort, misfit_on_paper, stored_bet
@@ -120,9 +124,13 @@ def _measured(
         raise BadInput(f"--assert speaks of batch {assertion[0]}; --batch has {', '.join(map(str, question.grid))}")
     if settings.report is not None:
         check_writable(settings.report)
-    check_accuracy(question, text)
+    fitting = Fitting(asked.curve, str(asked.path or ""), asked.seed) if asked.curve else None
+    if fitting is not None:
+        check_curve(question, fitting)
+    else:
+        check_accuracy(question, text)
     also = (assertion[0],) if assertion is not None and assertion[0] is not None else ()
-    effort = Effort(seconds=settings.seconds, every_point=settings.every_point, also=also, text=text)
+    effort = Effort(seconds=settings.seconds, every_point=settings.every_point, also=also, text=text, fitting=fitting)
     with Store(default_path()) as store, _Watch(quiet=settings.as_json) as watcher:
         if settings.predict_only:
             show_unsettled(stored_bet(question, store, provenance())[0], [], settings.as_json)

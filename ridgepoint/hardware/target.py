@@ -12,6 +12,7 @@ from ridgepoint.hardware.law import AttentionLaw, LaunchLaw, LinearLaw, Pointwis
 from ridgepoint.hardware.law_compiled import CompiledLaw
 from ridgepoint.hardware.law_contraction import CONV_TERMS, MATMUL_TERMS, ContractionLaw
 from ridgepoint.hardware.law_near import NearLaw
+from ridgepoint.hardware.law_training import TRAINING_TERMS, TrainingLaw, TrainingNet
 from ridgepoint.quantity import Array
 
 __all__ = ["SCHEMA", "Correction", "Level", "Peak", "Target", "decode_target", "encode_target"]
@@ -98,6 +99,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What calls of a small module save; there after `ridge calibrate --modules`."""
     compiled: tuple[CompiledLaw, ...] = ()
     """What torch.compile costs and saves, by dtype; there after `ridge calibrate --compile`."""
+    training: tuple[TrainingLaw, ...] = ()
+    """Operators of a training step; there after `ridge calibrate --train`."""
+    training_nets: tuple[TrainingNet, ...] = ()
+    """What whole training steps take over them, by dtype."""
     scaling: tuple[ScalingLaw, ...] = ()
     launch: tuple[LaunchLaw, ...] = ()
     """Host time of eager launches; GPUs only."""
@@ -215,6 +220,12 @@ def _check(name: str, target: Target) -> None:
     for compiled in target.compiled:
         if not abs(compiled.kept_call_s) < 1:
             raise BadInput(f"target {name}: compiled law of {compiled.dtype}: kept_call_s is {compiled.kept_call_s}")
+    for training in target.training:
+        if TRAINING_TERMS.get(training.form) != len(training.terms):
+            where = f"target {name}: training law of {training.subject} {training.sweep}"
+            raise BadInput(
+                f"{where}: needs a form of {', '.join(TRAINING_TERMS)} with {TRAINING_TERMS.get(training.form)} terms"
+            )
     for scaling in target.scaling:
         _check_curve(f"target {name}: scaling of {scaling.subject}", scaling.m, scaling.speedup)
     if target.near is not None:
@@ -256,6 +267,8 @@ def _rates(target: Target) -> Iterator[tuple[str, float | None]]:
         yield f"attention law of {attention.kernel}: composed", attention.composed
     for pointwise in target.pointwise:
         yield f"pointwise law of {pointwise.kind}: composed", pointwise.composed
+    for net in target.training_nets:
+        yield f"training nets {net.dtype}: factor", net.factor
     for curve in target.scaling:
         yield from ((f"scaling of {curve.subject}: speedup", x) for x in curve.speedup)
 
@@ -273,6 +286,8 @@ def _costs(target: Target) -> Iterator[tuple[str, float]]:
     laws += [(f"scaling of {x.subject}", x) for x in target.scaling]
     laws += [(f"launch of {x.subject}", x) for x in target.launch]
     laws += [(f"compiled law of {x.dtype}", x) for x in target.compiled]
+    laws += [(f"training law of {x.subject} {x.sweep}", x) for x in target.training]
+    laws += [(f"training nets {x.dtype}", x) for x in target.training_nets]
     laws += [("correction", target.correction)] if target.correction is not None else []
     for where, law in laws:
         for field in law.__struct_fields__:
@@ -299,6 +314,8 @@ def _sourced(target: Target) -> Iterator[Sourced]:
         yield from group
     yield from target.contraction
     yield from target.compiled
+    yield from target.training
+    yield from target.training_nets
     yield from target.launch
     yield from (x for x in (target.residency, target.code_residency, target.correction, target.near) if x is not None)
 

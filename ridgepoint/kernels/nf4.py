@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ridgepoint.kernels.ladder import LinearKernel, multiple_reason, needs_cuda
 
-__all__ = ["LADDER", "Nf4Linear"]
+__all__ = ["LADDER", "Nf4Linear", "trainable_nf4"]
 
 NAME, _BLOCK = "bitsandbytes.matmul_4bit", 64
 
@@ -69,15 +69,29 @@ def _bitsandbytes() -> Any:
     return bitsandbytes
 
 
-@torch.no_grad()
-def _pack(weight: Tensor, bias: Tensor | None, act: str, group: int) -> Nf4Linear:
+def trainable_nf4(linear: nn.Linear) -> nn.Module:
+    """bitsandbytes' own `Linear4bit` of a layer, whose gradient of the input is that of the dequantised weights; it must
+    stay in training mode, for the packed format of CPU inference has no gradient."""
+    layer = _quantised(linear.weight.detach())
+    if linear.bias is not None:
+        layer.bias = nn.Parameter(linear.bias.detach().clone(), requires_grad=False)
+    return layer.train()
+
+
+def _quantised(weight: Tensor) -> Any:
     bnb = _bitsandbytes()
     n, k = weight.shape
     layer = bnb.nn.Linear4bit(
         k, n, bias=False, compute_dtype=torch.bfloat16, compress_statistics=False, quant_type="nf4", device="meta"
     )
     layer.weight = bnb.nn.Params4bit(weight, requires_grad=False, compress_statistics=False, quant_type="nf4")
-    layer = layer.to(weight.device).eval()  # quantises
+    return layer.to(weight.device)  # quantises
+
+
+@torch.no_grad()
+def _pack(weight: Tensor, bias: Tensor | None, act: str, group: int) -> Nf4Linear:
+    k = weight.shape[1]
+    layer = _quantised(weight).eval()
     layer(torch.zeros(1, k, dtype=torch.bfloat16, device=weight.device))  # repacks, on CPUs with AVX512_BF16
     bias = None if bias is None else bias.to(torch.bfloat16, copy=True)
     return Nf4Linear(layer.weight.data, layer.weight.quant_state, bias)

@@ -158,4 +158,5 @@ class Softcap(nn.Module):
         self.cap = cap
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x / self.cap).tanh_().mul_(self.cap)
+        y = (x / self.cap).tanh_()
+        return y * self.cap if y.requires_grad else y.mul_(self.cap)  # the gradient of tanh needs its result as it was

@@ -19,6 +19,7 @@ from ridgepoint.measurement.paired import Budget, interleave, single
 from ridgepoint.measurement.request import (
     AccuracyRequest,
     CalibrationRequest,
+    CurveRequest,
     MixedRequest,
     PairRequest,
     SideRequest,
@@ -70,6 +71,7 @@ class Bench:
             "clock": clock.name,
             "load": load.describe(), "tokens_a": a.tokens, "tokens_b": b.tokens, "random": a.random,
             "peak_memory_bytes": self._peak(request.a.device), "flags": [*a.flags, *b.flags],
+            "held": {side: run.held() for side, run in (("a", a), ("b", b)) if run.held is not None},
             "compile_s": {side: run.compile_s for side, run in (("a", a), ("b", b)) if run.compile_s is not None},
             **_energy({"a": step_a, "b": step_b}, calls, request.a.device, request.energy_s),
         }  # fmt: skip
@@ -124,6 +126,13 @@ class Bench:
                 self._models.clear()
                 self._layers = key, build_layers(request)
             yield from mixed_losses(self._layers[1], request)
+
+    def curve(self, request: CurveRequest) -> Iterator[dict[str, Any]]:
+        """A `curve` message per side and seed; then `done`."""
+        from ridgepoint.measurement.curve import curve_losses
+
+        self._models.clear()
+        yield from curve_losses(request)
 
     def calibrate(self, request: CalibrationRequest) -> Iterator[dict[str, Any]]:
         """A `sample` message per sample, on the CPU between `begin` and `end` of its probe; then `done`."""
@@ -188,7 +197,9 @@ def _gpu_stage(request: CalibrationRequest) -> Iterator[dict[str, Any]]:
 
 def _held(run: Runnable, device: str, before: int) -> int:
     """Bytes of weights, cache and activations; on a GPU activations are what torch allocated beyond `before` (0 inside a
-    CUDA graph, whose memory was there already)."""
+    CUDA graph, whose memory was there already). Of a training step all that it holds at its peak."""
+    if run.held is not None:
+        return run.held()["peak"]
     activations = activation_bytes(run.plain) if device == "cpu" else peak_bytes(device) - before
     return stored_bytes(run.model) // run.copies + run.cache_bytes + activations
 

@@ -8,7 +8,8 @@ from ridgepoint.choice import Side, resolve
 from ridgepoint.workload import Decoder, Group, LinearLayer, Step, Traced, Workload
 
 __all__ = [
-    "AccuracyRequest", "CalibrationRequest", "MixedRequest", "PairRequest", "SideRequest", "SingleRequest", "StepRequest",
+    "AccuracyRequest", "CalibrationRequest", "CurveRequest", "MixedRequest", "PairRequest", "SideRequest", "SingleRequest",
+    "StepRequest",
     "Subject", "TextRequest", "TraceRequest", "step_request", "subject",
 ]  # fmt: skip
 
@@ -132,6 +133,19 @@ class MixedRequest(msgspec.Struct, frozen=True, kw_only=True, tag="mixed"):
     assignments: tuple[tuple[int, ...], ...]
 
 
+class CurveRequest(msgspec.Struct, frozen=True, kw_only=True, tag="curve"):
+    """Short fine-tuning runs of each side on a text, one for each seed."""
+
+    decoder: Decoder
+    directory: str
+    path: str
+    sides: tuple[SideRequest, ...]
+    steps: int
+    seeds: tuple[int, ...]
+    batch: int
+    length: int
+
+
 class CalibrationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="calibration"):
     """All probes on this machine."""
 
@@ -141,7 +155,7 @@ class CalibrationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="calibra
     """Titles of probes that an earlier run finished: they are left out."""
     device: str = "cpu"
     stage: str = ""
-    """On a GPU: which stage of `calibrate.cuda_grid`, each a request of its own; on a CPU "modules" or the rest."""
+    """On a GPU: which stage of `calibrate.cuda_grid`, each a request of its own; on a CPU "modules" and the like, or the rest."""
     limit_s: float = 60.0
     rehearse: bool = False
     """A GPU's calibration on the CPU with tiny sizes: tests the code, its figures mean nothing."""

@@ -61,6 +61,8 @@ class Runnable:
     flags: tuple[str, ...] = ()
     compile_s: float | None = None
     """What compiling the step took, where the side asks for it."""
+    held: Callable[[], dict[str, int]] | None = None
+    """Of a training step: what it holds, by item and at its peak."""
     untimed: str = ""
     """Why its operators are not timed one by one."""
     row_of: Callable[[str], str] = str
@@ -174,6 +176,14 @@ def runnable(workload: Subject, side: Side, step: Step, weights: Weights, cache_
 
     plan = side.plan(workload, step)
     tokens = int(plan.step.tokens)
+    if plan.step.phase == "train":
+        from ridgepoint.measurement.training import training_run
+
+        run = training_run(plan, weights.model)
+        return Runnable(
+            weights.model, _with_threads(run.step, plan.threads), tokens, weights.random, False, [],
+            held=run.held, untimed="operators of a training step are not timed one by one",
+        )  # fmt: skip
     if isinstance(workload, LinearLayer):
         x = torch.randn(tokens, workload.k).to(plan.device, TORCH_DTYPES[plan.dtype])
         call, kv_bytes = rotate(x), 0
@@ -241,8 +251,10 @@ def _decoder_call(workload: Decoder, step: Step, dtype: str, device: str) -> tup
 
     from ridgepoint.engine.cache import KvCache
 
-    if len(step.groups) != 1 or step.phase == "train":
-        raise NotSupported(f"a {step.phase} step is predicted but not measured yet; decode, prefill and forward are")
+    if len(step.groups) != 1:
+        raise NotSupported(
+            f"a {step.phase} step is predicted but not measured yet; decode, prefill, forward and train are"
+        )
     group = step.groups[0]
     batch, new, cached = int(group.count), int(group.new), int(group.cached)
     shaped = replace(workload, max_position_embeddings=cached + new)

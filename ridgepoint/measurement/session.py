@@ -16,6 +16,7 @@ from ridgepoint import errors
 from ridgepoint.measurement.request import (
     AccuracyRequest,
     CalibrationRequest,
+    CurveRequest,
     MixedRequest,
     PairRequest,
     SingleRequest,
@@ -57,7 +58,13 @@ class Session:
 
     def ask(
         self,
-        request: PairRequest | SingleRequest | TraceRequest | AccuracyRequest | MixedRequest | CalibrationRequest,
+        request: PairRequest
+        | SingleRequest
+        | TraceRequest
+        | AccuracyRequest
+        | MixedRequest
+        | CurveRequest
+        | CalibrationRequest,
     ) -> Iterator[dict[str, Any]]:
         """Messages up to and including `done`. Raises what the child refused, or ChildDied."""
         child = self._started()

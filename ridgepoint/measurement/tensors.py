@@ -16,7 +16,14 @@ def stored_bytes(model: "nn.Module") -> int:
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
     packed = sum(int(getattr(module, "packed_bytes", 0)) for module in model.modules())
+    packed += sum(_scale_bytes(parameter) for parameter in model.parameters())
     return sum(storages.values()) + packed
+
+
+def _scale_bytes(parameter: Any) -> int:
+    """Scales and quantiles that bitsandbytes keeps beside a quantised parameter."""
+    state = getattr(parameter, "quant_state", None)
+    return 0 if state is None else state.absmax.nbytes + state.code.nbytes
 
 
 def activation_bytes(call: Callable[[], object]) -> int:

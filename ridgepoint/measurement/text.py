@@ -9,7 +9,7 @@ from ridgepoint.errors import BadInput, NotSupported, UnknownName
 from ridgepoint.measurement.request import TextRequest
 from ridgepoint.workload import Decoder
 
-__all__ = ["PROTOCOLS", "Protocol", "check_text", "windows_of"]
+__all__ = ["PROTOCOLS", "Protocol", "check_text", "tokens_of", "windows_of"]
 
 _MOST_TEXT_BYTES = 64 * 2**20
 
@@ -52,7 +52,7 @@ def windows_of(decoder: Decoder, directory: str, text: TextRequest) -> list[list
     limit = decoder.max_position_embeddings
     if length > limit:
         raise NotSupported(f"{decoder.name} takes {limit} positions; the protocol {text.protocol} needs {length}")
-    tokens = _tokens(Path(text.path), Path(directory), decoder.vocab_size)
+    tokens = tokens_of(Path(text.path), Path(directory), decoder.vocab_size)
     count = len(tokens) // length
     if not count:
         raise BadInput(f"{text.path}: {len(tokens)} tokens; a window of the protocol {text.protocol} has {length}")
@@ -60,8 +60,9 @@ def windows_of(decoder: Decoder, directory: str, text: TextRequest) -> list[list
     return [list(tokens[i * length : (i + 1) * length]) for i in chosen]
 
 
-def _tokens(path: Path, model: Path, vocabulary: int) -> Any:
-    """Tokens of the file: bytes for a model of 256 of them without a tokenizer, else by its `tokenizer.json`."""
+def tokens_of(path: Path, model: Path, vocabulary: int) -> Any:
+    """Tokens of the file, a sequence of integers: bytes for a model of 256 of them without a tokenizer, else by its
+    `tokenizer.json`."""
     try:
         if path.stat().st_size > _MOST_TEXT_BYTES:
             raise BadInput(f"{path}: more than {_MOST_TEXT_BYTES // 2**20} MiB of text; give a part of it")

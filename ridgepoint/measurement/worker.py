@@ -12,6 +12,7 @@ from ridgepoint.measurement.limits import die_with_parent
 from ridgepoint.measurement.request import (
     AccuracyRequest,
     CalibrationRequest,
+    CurveRequest,
     MixedRequest,
     PairRequest,
     SingleRequest,
@@ -20,7 +21,9 @@ from ridgepoint.measurement.request import (
 
 __all__ = ["main"]
 
-Request = PairRequest | SingleRequest | TraceRequest | AccuracyRequest | MixedRequest | CalibrationRequest
+Request = (
+    PairRequest | SingleRequest | TraceRequest | AccuracyRequest | MixedRequest | CurveRequest | CalibrationRequest
+)
 
 
 def main() -> None:
@@ -53,6 +56,8 @@ def _answer(bench: Any, line: str) -> Iterator[dict[str, Any]]:
             yield from bench.accuracy(request)
         elif isinstance(request, MixedRequest):
             yield from bench.mixed(request)
+        elif isinstance(request, CurveRequest):
+            yield from bench.curve(request)
         else:
             yield from bench.single(request)
     except RidgeError as error:

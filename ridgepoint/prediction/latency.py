@@ -19,6 +19,7 @@ from ridgepoint.prediction.results import result_bytes
 from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.prediction.sheet.energy import step_energy
 from ridgepoint.prediction.sheet.step import sheet_times
+from ridgepoint.prediction.training_step import training_net, training_times
 from ridgepoint.quantity import Array
 from ridgepoint.result import OpRow, Result, Value
 from ridgepoint.workload import Op, Plan, Traced
@@ -101,6 +102,9 @@ def step_time(plan: Plan, target: Target) -> StepTime:
     if target.is_datasheet:
         times = sheet_times(plan, target)
         return StepTime(sum((t.seconds for t in times), start=0.0), times, 1.0, residual)
+    if plan.step.phase == "train" and target.training:
+        times = training_times(plan, target)
+        return StepTime(sum((t.seconds for t in times), start=0.0), times, 1.0, training_net(target, plan.dtype).sigma)
     ops = plan.ops
     miss, times = _times(plan, target, ops, working_set_bytes(ops, target))
     total: Array = sum((t.seconds for t in times), start=0.0)

@@ -18,11 +18,13 @@ from ridgepoint.report.charts import (
 )
 from ridgepoint.report.compile_words import compile_lines
 from ridgepoint.report.contents import with_contents
+from ridgepoint.report.curve_words import curve_lines
 from ridgepoint.report.html_operators import operators_section, record_section
 from ridgepoint.report.html_sufficient import sufficient_section
 from ridgepoint.report.machine_words import machine_facts
 from ridgepoint.report.markup import cell, escaped, fact_list, figure, legend, scrolling_table
 from ridgepoint.report.operator_words import kernel_lines
+from ridgepoint.report.training_words import training_lines
 from ridgepoint.report.unit_words import beside_weights, bet_definitions, step_words, weights_words
 from ridgepoint.report.words import (
     ABSENT,
@@ -305,6 +307,8 @@ def _memory(answer: Answer) -> str:
     rows = [("peak of the measuring process", text) for text in peak]
     rows += [("energy", _block(answer.energy)), *(("accuracy", words) for words in accuracy_lines(answer.accuracy))]
     rows += [("compilation", words) for words in compile_lines(answer)]
+    rows += [("peak memory of a training step", words) for words in training_lines(answer)]
+    rows += [("loss", words) for words in curve_lines(answer.curve)]
     if method := accuracy_method(answer.accuracy):
         rows.append(("how accuracy was measured", method))
     rows += [

@@ -66,4 +66,6 @@ def weights_words(bet: Bet) -> str:
 
 def beside_weights(bet: Bet) -> str:
     """What else a step holds in memory."""
+    if bet.phase == "train":
+        return "gradients, optimizer and activations"
     return "KV cache and activations" if unit_of(bet.model) == "tokens" else "activations"

@@ -10,10 +10,12 @@ from ridgepoint.quantity import show_bytes, show_time
 from ridgepoint.report.accuracy_words import accuracy_lines
 from ridgepoint.report.chart_terminal import LEGEND, speedup_chart
 from ridgepoint.report.compile_words import compile_lines, predicted_compile_lines
+from ridgepoint.report.curve_words import curve_lines
 from ridgepoint.report.grid_terminal import add, grid, heading, line, pairs
 from ridgepoint.report.operator_words import kernel_words
 from ridgepoint.report.scale import log_scale
 from ridgepoint.report.sufficient_terminal import sufficient_parts
+from ridgepoint.report.training_words import predicted_training_lines, training_lines
 from ridgepoint.report.unit_words import step_words, weights_words
 from ridgepoint.report.words import (
     ABSENT,
@@ -64,6 +66,8 @@ def bet_panel(bet: Bet) -> RenderableType:
     parts += [Text(), Text.assemble(("Bet: ", "bold"), clean(bet.statement)), line(_footnote(bet), "dim")]
     parts += [line(curve.outside) for curve in bet.curves if curve.outside]
     parts += [line(words) for words in predicted_compile_lines(bet)]
+    memory = tuple(predicted_training_lines(bet))
+    parts += [heading("memory of a step, predicted"), pairs(iter(memory))] if memory else []
     parts += [line(f"! {flag}", "yellow") for flag in bet.flags]
     return Group(*parts, Rule(style="dim"))
 
@@ -73,7 +77,8 @@ def _sides(bet: Bet) -> Iterator[tuple[str, str]]:
     for letter, side in (("A", bet.a), *(("B", b) for b in bet.b)):
         yield letter, f"{side.spec}"
         yield "", f"{show_bytes(side.weight_bytes)} weights, {show_bytes(side.memory_bytes)} in all; {_bounds(side)}"
-        yield "", kernel_words(side.kernels)
+        if side.kernels:
+            yield "", kernel_words(side.kernels)
 
 
 def _bounds(side: SideCard) -> str:
@@ -215,6 +220,10 @@ def _footer(answer: Answer) -> Iterator[tuple[str, str]]:
         yield "energy", str(answer.energy["reason"])
     for words in compile_lines(answer):
         yield "compilation", words
+    for words in training_lines(answer):
+        yield "peak", words
+    for words in curve_lines(answer.curve):
+        yield "loss", words
     for words in accuracy_lines(answer.accuracy):
         yield "accuracy", words
     for point in answer.points:

@@ -27,6 +27,7 @@ __all__ = [
     "check_accuracy",
     "paired_difference",
     "path_of",
+    "student95",
 ]
 
 TOLERANCE = 0.01
@@ -69,7 +70,7 @@ def paired_difference(before: Sequence[float], after: Sequence[float], tolerance
     n = len(values)
     if n < _FEWEST:
         raise BadInput(f"{n} windows of text are too few for an interval; at least {_FEWEST}: give a longer text")
-    mean, half = float(values.mean()), _student95(n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
+    mean, half = float(values.mean()), student95(n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
     low, high = mean - half, mean + half
     if high <= tolerance:
         return Difference(mean, low, high, "small loss" if low > 0 else "harmless", 0)
@@ -79,7 +80,7 @@ def paired_difference(before: Sequence[float], after: Sequence[float], tolerance
     return Difference(mean, low, high, "undecided", max(1, math.ceil(n * ((half / apart) ** 2 - 1))))
 
 
-def _student95(freedom: int) -> float:
+def student95(freedom: int) -> float:
     """97.5 % quantile of Student's t by its expansion in 1/freedom (Cornish-Fisher); 0.2 % off at 7 degrees of freedom."""
     z = 1.959964
     first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
@@ -140,6 +141,8 @@ def check_accuracy(question: Question, text: Text) -> None:
 
 def _absent(question: Question, text: Text) -> str:
     """Why accuracy cannot be measured; "" where it can."""
+    if question.phase == "train":
+        return "a training step changes the weights: --curve N shows the loss of N steps of each side"
     if not isinstance(question.workload, Decoder):
         return f"{question.model} is no language model: its accuracy is yours to measure"
     if not question.directory:

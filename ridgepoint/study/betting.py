@@ -15,6 +15,7 @@ from ridgepoint.study.document import Bet, Curve, Flip
 from ridgepoint.study.modules import not_modelled
 from ridgepoint.study.outside import outside_words
 from ridgepoint.study.question import Question, plan_for
+from ridgepoint.study.training import training_words
 from ridgepoint.workload import Plan
 
 __all__ = ["FLIP_EFFECT", "TIE", "Cell", "cell", "crossing_of", "place_bet", "stated"]
@@ -86,7 +87,7 @@ def place_bet(question: Question) -> Bet:
     curves, flips, cards = [], {}, []
     for text, side in zip(question.b_texts, question.b, strict=True):
         cells = {batch: cell(question, side, batch) for batch in question.grid}
-        outside = outside_words({batch: (c.a, c.b) for batch, c in cells.items()}, question.a, side, text)
+        outside = _beside(question, side, text, cells)
         curves.append(_curve(text, cells, outside))
         flips[text] = _flip(question, side, cells)
         cards.append(side_card(question.target, text, side, {batch: (c.b, c.plan_b) for batch, c in cells.items()}))
@@ -102,6 +103,14 @@ def place_bet(question: Question) -> Bet:
         curves=tuple(curves), flips=flips, tie=TIE, roofs=roofs(question.target),
         flags=not_modelled(question.workload), statement=_statement(question, curves, flips),
     )  # fmt: skip
+
+
+def _beside(question: Question, side: Side, text: str, cells: Mapping[int, Cell]) -> str:
+    """What of the saving is not the choice's own; of training steps what stays, goes and comes."""
+    if question.phase == "train":
+        ends = sorted({min(cells), max(cells)})
+        return ". ".join(training_words(cells[b].a, cells[b].b, question.a_text, text, b) for b in ends)
+    return outside_words({batch: (c.a, c.b) for batch, c in cells.items()}, question.a, side, text)
 
 
 def _curve(text: str, cells: Mapping[int, Cell], outside: str) -> Curve:

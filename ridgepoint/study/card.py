@@ -25,6 +25,7 @@ from ridgepoint.study.fit import (
 from ridgepoint.study.fit_cache import fit_code_residency, with_displacement
 from ridgepoint.study.fit_compiled import with_compiled
 from ridgepoint.study.fit_modules import with_modules
+from ridgepoint.study.fit_training import with_training
 from ridgepoint.study.net import net_plan
 from ridgepoint.workload import Linear, arithmetic_dtype
 
@@ -67,7 +68,7 @@ def build_target(
         target = _with_correction(target, samples, source)
     else:
         target = with_module_context(with_context(target, samples, source), samples)
-        target = with_compiled(target, samples, source)
+        target = with_training(with_compiled(target, samples, source), samples, source)
     return msgspec.structs.replace(target, checks={**_checks(target, samples, repeats), **gpu_checks(samples)})
 
 

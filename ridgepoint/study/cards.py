@@ -9,6 +9,7 @@ from ridgepoint.prediction.compiled import compilation_seconds
 from ridgepoint.prediction.optime import OpTime
 from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.study.document import OpCard, Roof, SideCard
+from ridgepoint.study.training import memory_items
 from ridgepoint.workload import Linear, Plan
 
 __all__ = ["kernels_of", "roofs", "side_card"]
@@ -20,7 +21,10 @@ _MOST_OPS = 80
 
 def kernels_of(time: StepTime) -> dict[str, str]:
     """Linear operator -> the kernel that the prediction names."""
-    return {t.op.name: t.kernel for t in time.ops if isinstance(t.op, Linear)}
+    linears = [t for t in time.ops if isinstance(t.op, Linear)]
+    if any(t.op.sweep != "forward" for t in linears):
+        return {}  # a training step runs torch's own products, forward and back
+    return {t.op.name: t.kernel for t in linears}
 
 
 def side_card(target: Target, text: str, side: Side, steps: Mapping[int, tuple[StepTime, Plan]]) -> SideCard:
@@ -34,6 +38,7 @@ def side_card(target: Target, text: str, side: Side, steps: Mapping[int, tuple[S
     plan = steps[last][1]
     return SideCard(
         text=text, spec=side.spec, kernels=kernels_of(steps[first][0]), memory_bytes=float(predict_memory(plan).total_bytes),
+        memory_items={str(b): items for b, (_, p) in steps.items() if (items := memory_items(p))},
         weight_bytes=float(plan.weight_bytes), bounds=bounds, shares=shares, ops=ops,
         compile_s=compilation_seconds(plan, target) if plan.launch == "compile" else None,
     )  # fmt: skip

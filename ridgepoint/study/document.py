@@ -59,6 +59,8 @@ class SideCard(msgspec.Struct, frozen=True, kw_only=True):
     """Batch -> {operator: share of the predicted time}."""
     ops: dict[str, tuple[OpCard, ...]] = {}
     """Batch -> its operators, longest first."""
+    memory_items: dict[str, dict[str, float]] = {}
+    """Of a training step: batch -> {item: bytes}, "peak" among them."""
     compile_s: float | None = None
     """Predicted seconds until its first step is compiled, for each shape anew."""
 
@@ -78,7 +80,8 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
     ceiling: tuple[float, ...]
     """Amdahl: speed-up if what the choice rewrites took no time at all."""
     outside: str = ""
-    """What of the predicted saving is not the weight format's, in a sentence; "" where that is little."""
+    """What of the predicted saving is not the weight format's, in a sentence; "" where that is little. Of training steps what
+    of A's step B still pays, at both ends."""
 
 
 class Flip(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +148,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     energy_intervals_j: dict[str, tuple[float, float]] = {}
     """95 % interval of the energy of "a" and of "b"."""
     energy_method: str = ""
+    held: dict[str, dict[str, float]] = {}
+    """Of a training step: "a" and "b" -> {item: bytes counted}, "peak" among them."""
     compile_s: dict[str, float] = {}
     """Measured seconds until the first step of "a" or "b" was compiled."""
     flags: tuple[str, ...] = ()
@@ -166,6 +171,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     flip_measured: float | dict[str, float | None] | None
     accuracy: dict[str, Any]
     energy: dict[str, Any]
+    curve: dict[str, Any] = {}
+    """Loss curves of short training runs of each side; empty where none were asked for."""
     verdict: str
     sufficiency: dict[str, Any] = {}
     """Which sides suffice within the tolerance, and which are beaten; empty where accuracy was not measured."""

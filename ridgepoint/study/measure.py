@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ridgepoint.choice import Side, resolve
-from ridgepoint.engine.runs import check_runs
+from ridgepoint.engine.runs import check_adapters, check_runs
 from ridgepoint.errors import BadInput, DoesNotFit
 from ridgepoint.hardware import HOST, Target
 from ridgepoint.measurement.request import SideRequest, SingleRequest, step_request, subject
@@ -18,7 +18,15 @@ from ridgepoint.result import OpRow, Result, Value
 from ridgepoint.study.cards import kernels_of
 from ridgepoint.study.modules import not_modelled, step_words, subject_named
 from ridgepoint.study.provenance import provenance
-from ridgepoint.study.question import check_elsewhere, check_launch, check_step, device_for, target_for, traced_in
+from ridgepoint.study.question import (
+    check_elsewhere,
+    check_launch,
+    check_step,
+    check_training,
+    device_for,
+    target_for,
+    traced_in,
+)
 from ridgepoint.workload import (
     ALONE,
     Encoder,
@@ -93,6 +101,7 @@ def _whole_inputs(encoder: Encoder, step: Step) -> Step:
     return forward(group.count, encoder.positions if encoder.patches else tokens)
 
 
+_ROUGH = "gradients are timed by the laws of inference, and other kernels run: `ridge calibrate --train` adds their own"
 _AS_IF = "times are of the same machine with enough memory"
 
 
@@ -103,7 +112,8 @@ def predict_side(setting: Setting) -> Result:
     misfit = f"does not fit: it needs {show_bytes(need)}, {target.name} has {show_bytes(room or 0.0)} in all; {_AS_IF}"
     fits = room is None or need <= room
     result = predict(plan, target)
-    flags = (*(() if fits else (misfit,)), *result.flags, *not_modelled(plan.workload), *setting.flags)
+    rough = (_ROUGH,) if plan.step.phase == "train" and not (target.training or target.is_datasheet) else ()
+    flags = (*(() if fits else (misfit,)), *rough, *result.flags, *not_modelled(plan.workload), *setting.flags)
     return replace(result, step=step_words(plan), flags=flags)
 
 
@@ -116,6 +126,9 @@ def measure_side(
     """
     model, plan, settled, target = setting.model, setting.plan, setting.side, setting.target
     check_runs(plan.workload)
+    check_adapters(plan)
+    if plan.step.phase == "train":
+        check_training(plan, target)
     need = float(predict_memory(plan).total_bytes)
     if need > 0.9 * available_bytes:
         raise DoesNotFit(

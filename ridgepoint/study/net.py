@@ -6,9 +6,9 @@ from typing import Any
 from ridgepoint.choice import resolve
 from ridgepoint.measurement.calibrate.composed import composed_decoder, composed_step
 from ridgepoint.measurement.calibrate.grid import ComposedNet
-from ridgepoint.workload import Plan
+from ridgepoint.workload import Plan, train
 
-__all__ = ["net_plan"]
+__all__ = ["net_plan", "training_net_plan"]
 
 
 def net_plan(sample: Mapping[str, Any]) -> Plan:
@@ -16,3 +16,9 @@ def net_plan(sample: Mapping[str, Any]) -> Plan:
     net = ComposedNet(**sample["net"])
     side = resolve(sample["side"], "bf16", sample.get("device", "cpu"))
     return side.plan(composed_decoder(net), composed_step(sample["batch"], sample.get("new", 1), net.context))
+
+
+def training_net_plan(sample: Mapping[str, Any]) -> Plan:
+    """The training step of the net."""
+    side = resolve(sample["side"], "bf16", "cpu")
+    return side.plan(composed_decoder(ComposedNet(**sample["net"])), train(sample["batch"], sample["new"]))

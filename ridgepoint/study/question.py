@@ -4,9 +4,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ridgepoint.choice import Side, parse_bet, parse_choices, resolve
+from ridgepoint.engine.runs import check_trains
 from ridgepoint.errors import BadInput, NotSupported
 from ridgepoint.hardware import HOST, Target, load_target
 from ridgepoint.measurement.request import Subject, TextRequest
+from ridgepoint.prediction.training_step import check_training_law
 from ridgepoint.study.modules import subject_named
 from ridgepoint.workload import (
     ALONE,
@@ -21,6 +23,7 @@ from ridgepoint.workload import (
     decode,
     forward,
     prefill,
+    train,
     weights_directory,
 )
 
@@ -32,6 +35,7 @@ __all__ = [
     "check_elsewhere",
     "check_launch",
     "check_step",
+    "check_training",
     "device_for",
     "plan_for",
     "step_for",
@@ -40,7 +44,7 @@ __all__ = [
 ]
 
 DEVICES = ("cpu", "cuda")
-PHASES = ("decode", "prefill", "forward")
+PHASES = ("decode", "prefill", "forward", "train")
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ def ask(
 ) -> Question:
     """Settle a question as a user writes it.
 
-    decode: each sequence has `isl` cached tokens and adds one; prefill and forward: each adds `isl` tokens.
+    decode: each sequence has `isl` cached tokens and adds one; prefill and forward: each adds `isl` tokens; train: each is
+    of `isl` tokens.
     Raises UnknownName, BadInput or NotSupported before anything runs.
     """
     if phase not in PHASES:
@@ -129,7 +134,9 @@ def ask(
     check_elsewhere(target, stack, parallel)
     check_launch(target, sides)
     for side in sides:
-        side.plan(workload, step_for(question, grid[0]))  # refuses what a side cannot do, before anything else
+        plan = side.plan(workload, step_for(question, grid[0]))  # refuses what a side cannot do, before anything else
+        if phase == "train":
+            check_training(plan, target)
     return question
 
 
@@ -160,6 +167,13 @@ def calibration_request(question: Question) -> TextRequest | None:
 CALIBRATION_WINDOWS = 128
 """As GPTQ's own evaluation takes (arXiv 2210.17323, section 4, "setup"), but of 256 tokens."""
 CALIBRATION = f"calibration.windows256x{CALIBRATION_WINDOWS}.v1"
+
+
+def check_training(plan: Plan, target: Target) -> None:
+    """Refuse a training step of a machine that was calibrated for inference only, and what cannot be trained."""
+    check_training_law(target)
+    if not target.is_datasheet:
+        check_trains(plan)
 
 
 def _label(text: str, common: str) -> str:
@@ -234,7 +248,8 @@ def step_for(question: Question, batch: int) -> Step:
     """The step of the question at one batch."""
     if question.phase == "decode":
         return decode(batch, question.context)
-    return (prefill if question.phase == "prefill" else forward)(batch, question.new)
+    makers = {"prefill": prefill, "forward": forward, "train": train}
+    return makers[question.phase](batch, question.new)
 
 
 def _grid(sides: list[Side], batches: tuple[int, ...]) -> tuple[int, ...]:

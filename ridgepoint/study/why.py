@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ridgepoint.choice import Side
-from ridgepoint.engine.runs import check_runs
+from ridgepoint.engine.runs import check_adapters, check_runs
 from ridgepoint.errors import DoesNotFit, MachineBusy, NotSupported
 from ridgepoint.measurement.paired import EFFECT
 from ridgepoint.measurement.request import PairRequest, SideRequest, step_request, subject
@@ -21,11 +21,13 @@ from ridgepoint.study.accuracy import Text, accuracy_of
 from ridgepoint.study.betting import Cell, cell, place_bet
 from ridgepoint.study.cards import kernels_of
 from ridgepoint.study.choosing import first_points, next_point, side_of
+from ridgepoint.study.curve import Fitting, curve_of
 from ridgepoint.study.document import Answer, Bet, Curve, Point, answer_from, bet_from, plain
 from ridgepoint.study.question import Question, plan_for, step_for
 from ridgepoint.study.reason import Rows, reason
 from ridgepoint.study.sufficient import sufficiency
 from ridgepoint.study.track_record import record_behind
+from ridgepoint.study.training import training_because
 from ridgepoint.study.units import unit_of
 from ridgepoint.study.verdict import measured_flip, verdict_line
 
@@ -45,6 +47,8 @@ class Effort:
     """For the energy of both sides of a point, where the device has a counter that is read (GPUs)."""
     text: Text | None = None
     """On what accuracy is measured; None: not at all."""
+    fitting: Fitting | None = None
+    """Training runs whose loss is shown beside the speed; None: none."""
 
 
 class Watcher(Protocol):
@@ -65,15 +69,20 @@ def why(
     """
     check_fits(question, available_bytes)
     check_runs(question.workload)
+    for side in (question.a, *question.b):
+        check_adapters(plan_for(question, side, question.grid[0]))
     record, bet = stored_bet(question, store, provenance)
     watcher.bet(bet, record)
     points = [_point_from(r) for r in store.records(kind="point", study=record.id)]
-    complete, accuracy = True, _no_accuracy(bet)
+    complete, accuracy, curve = True, _no_accuracy(bet), {}
     try:
         with nullcontext(shared) if shared else Session() as session:
             for point in _measure(question, bet, record, store, provenance, session, watcher, effort, points):
                 points.append(point)
                 watcher.point(point)
+            if effort.fitting is not None:
+                watcher.stage("loss curves", len(points), len(points) + 1)
+                curve = curve_of(question, effort.fitting, store, provenance, record.id, session)
             if effort.text is not None:
                 watcher.stage("accuracy", len(points), len(points) + 1)
                 accuracy = accuracy_of(question, effort.text, store, provenance, record.id, session)
@@ -82,7 +91,7 @@ def why(
         complete = False
     answer = settle(question, bet, record, points, provenance, complete)
     answer = replace(
-        answer, accuracy=accuracy, sufficiency=sufficiency(bet, answer.points, accuracy),
+        answer, accuracy=accuracy, sufficiency=sufficiency(bet, answer.points, accuracy), curve=curve,
         record=record_behind(store, bet, provenance),
     )  # fmt: skip
     stored = new_record("answer", {"answer": plain(answer)}, provenance, study=record.id, flags=answer.flags)
@@ -224,7 +233,7 @@ def _with_measurement(point: Point, message: dict[str, Any]) -> Point:
             for side in ("a", "b") if f"energy_{side}_low_j" in message
         },
         energy_method=message.get("energy_method", message.get("energy_reason", "")),
-        compile_s=message.get("compile_s") or {}, flags=tuple(message.get("flags", ())),
+        compile_s=message.get("compile_s") or {}, held=message.get("held") or {}, flags=tuple(message.get("flags", ())),
     )  # fmt: skip
 
 
@@ -274,7 +283,19 @@ def _because(question: Question, side: Side, points: list[Point], text: str) -> 
         return a, b
 
     ends = sorted({min(measured), max(measured)}) if measured else []
+    if question.phase == "train":
+        return _trained_because(question, side, {batch: measured[batch] for batch in ends})
     return reason(measured, {batch: rows(batch) for batch in ends}, question.a_text, text)
+
+
+def _trained_because(question: Question, side: Side, measured: dict[int, float]) -> str:
+    """The same for training steps, by their parts."""
+    said = {}
+    for batch, speedup in measured.items():
+        found = cell(question, side, batch)
+        if (winner := side_of(speedup)) and (text := training_because(found.a, found.b, winner > 0)):
+            said[batch] = text
+    return ", ".join(f"at batch {batch} {text}" for batch, text in said.items())
 
 
 _EAGER = {"note": "of the same weights in eager mode: what compiling changes in a result is not measured"}

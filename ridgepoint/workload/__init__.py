@@ -21,6 +21,7 @@ from ridgepoint.workload.source import (
 )
 from ridgepoint.workload.step import Group, Step, decode, forward, mixed, prefill, train
 from ridgepoint.workload.traced import Call, Traced
+from ridgepoint.workload.training import trained_parameters
 
 __all__ = [
     "ALONE",
@@ -70,5 +71,6 @@ __all__ = [
     "sharded",
     "train",
     "trained_names",
+    "trained_parameters",
     "weights_directory",
 ]  # fmt: skip

@@ -173,11 +173,11 @@ class Decoder:
 
     def _into(self, step: Step, dtype: str) -> tuple[Op, ...]:
         m, d, width = step.tokens, self.hidden_size, self.embedding_size or self.hidden_size
-        ops: list[Op] = [Pointwise("embed_tokens", "embed", "embedding", m, width, dtype)]
+        ops: list[Op] = [Pointwise("embed_tokens", "embed", "embedding", m, width, dtype, table=self.vocab_size)]
         if self.embedding_size:
             ops.append(Linear("project_in", "other", m, d, width, dtype, dtype))
         if self.positions:
-            ops.append(Pointwise("embed_positions", "embed", "embedding", m, d, dtype))
+            ops.append(Pointwise("embed_positions", "embed", "embedding", m, d, dtype, table=self.positions))
             ops.append(Pointwise("position_add", "residual", "add", m, d, dtype))
         if self.scaled:
             ops.append(Pointwise("embed_scale", "embed", "scale", m, d, dtype))

@@ -16,10 +16,10 @@ __all__ = ["POINTWISE", "Attention", "Compulsory", "Linear", "Op", "Pointwise", 
 
 Role = Literal[
     "embed", "attention.in", "attention.core", "attention.out", "mlp.in", "mlp.act", "mlp.out",
-    "norm", "rope", "cache", "residual", "head", "optimizer", "other",
+    "norm", "rope", "cache", "residual", "head", "adapter", "optimizer", "other",
 ]  # fmt: skip
-Sweep = Literal["forward", "grad_input", "grad_weight", "update"]
-"""Which pass of a training step the call belongs to."""
+Sweep = Literal["forward", "recompute", "grad_input", "grad_weight", "update"]
+"""Which pass of a training step the call belongs to; "recompute": the forward once more, for what was not kept."""
 
 
 class Op(Protocol):
@@ -102,6 +102,12 @@ class Linear(Compulsory):
     """Decoder layers that the row stands for, where a choice has split it; () are all of the row's."""
     whole: bool = False
     """Whether devices that share a layer's matrices each hold all of this one: its outputs belong to no head."""
+    trained: bool = True
+    """Whether a training step updates W; a frozen one needs no gradient of its own."""
+    rank: int = 0
+    """Of the low-rank adapter beside it (LoRA, arXiv 2106.09685); 0: none. `workload.adapter` writes it out as operators."""
+    adapters: int = 1
+    """How many adapters serve the rows of one call, each its own (S-LoRA, arXiv 2311.03285)."""
 
     @property
     def flops(self) -> Array:
@@ -220,6 +226,12 @@ POINTWISE: dict[str, PointwiseKind] = {
     "view": PointwiseKind(0, 0, 0),  # nothing but the framework's own work
     "route": PointwiseKind(1, 1, 5),  # softmax over the experts and the choice of the best
     "cross_entropy": PointwiseKind(1, 1, 5),
+    "adapter_add": PointwiseKind(2, 1, 2),  # y + s z, as two operators
+    "adapter_add_copy": PointwiseKind(3, 2, 2),  # of a copy of y, as peft takes it over NF4
+    "recompute_hooks": PointwiseKind(
+        0, 0, 0
+    ),  # a row per tensor that is not kept: Python notes it, and fetches it later
+    "norm_weight": PointwiseKind(2, 0, 2),  # the gradient of a norm's weight: a sum over rows
     "adamw": PointwiseKind(4, 3, 12),  # reads weight, gradient, two moments; writes weight and moments
 }
 
@@ -244,6 +256,10 @@ class Pointwise(Compulsory):
     traffic: Array = 0.0
     held: Array = 0.0
     pixels: float = 0.0
+    trained: bool = True
+    """Whether a training step updates its weights, of those that have any."""
+    table: Array = 0.0
+    """Rows of the table that a look-up reads from: its gradient has as many."""
 
     @property
     def traffic_bytes(self) -> Array:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from ridgepoint.quantity import Array
+from ridgepoint.workload.adapter import adapted, rank_parameters
 from ridgepoint.workload.format import DTYPE_BYTES
 from ridgepoint.workload.fused import fused_ops
 from ridgepoint.workload.op import Attention, Linear, Op
@@ -61,6 +62,8 @@ class Plan:
 
     parallel: Parallel = ALONE
     """Over how many devices the model is spread: operators and bytes are then those of one of them."""
+    recompute: bool = False
+    """Whether a training step keeps only each layer's input, and runs the layer again before its gradients."""
     stack: str = ""
     """The software whose kernels run, as "vllm" or "vllm:0.24.0", where a prediction from datasheets has to know it."""
 
@@ -69,14 +72,23 @@ class Plan:
         """Operators after all rewrites, in order of execution."""
         ops = self._forward_ops()
         held = self.workload.parameters // (self.parallel.tp * self.parallel.pp)
-        ops = training_ops(ops, held) if self.step.phase == "train" else ops
+        ops = training_ops(ops, held, self.recompute, self._tied) if self.step.phase == "train" else adapted(ops)
         return fused_ops(ops) if self.launch == "compile" else ops
+
+    @property
+    def _tied(self) -> bool:
+        return bool(getattr(self.workload, "tie_word_embeddings", False))
 
     def _forward_ops(self) -> tuple[Op, ...]:
         ops = self.workload.forward_ops(self.step, self.dtype)
         for rewrite in self.rewrites:
             ops = tuple(new for op in ops for new in _each(rewrite(op)))
         return sharded(ops, self.parallel)
+
+    @property
+    def layer_inputs(self) -> tuple[Op, ...]:
+        """Operators of the forward pass with what each says of training, before adapters and gradients are written out."""
+        return self._forward_ops()
 
     def rewritten(self, rewrite: Rewrite) -> "Plan":
         """The same plan with one more rewrite."""
@@ -105,13 +117,14 @@ class Plan:
         ops = self._forward_ops()
         inner = sum((op.count * _stored(op) for op in ops if op.role not in ("embed", "head")), start=0.0)
         tables = getattr(self.workload, "table_parameters", 0) * DTYPE_BYTES[self.dtype]
-        return (inner + tables + self._table_bytes(ops)) / self.parallel.pp
+        adapters = rank_parameters(ops) * DTYPE_BYTES[self.dtype]
+        return (inner + tables + adapters + self._table_bytes(ops)) / self.parallel.pp
 
     def _table_bytes(self, ops: tuple[Op, ...]) -> Array:
         tables: Array = 0.0
         for op in ops:
             if isinstance(op, Linear) and op.role == "head":
-                tied = getattr(self.workload, "tie_word_embeddings", False) and op.weight == op.dtype
+                tied = self._tied and op.weight == op.dtype
                 tables += op.weight_bytes + (0.0 if tied else op.n * op.k * DTYPE_BYTES[op.dtype])
         return tables
 

@@ -51,8 +51,15 @@ class DecoderLayer(nn.Module):
         self.mlp_add = Add()
 
     def forward(
-        self, x_MC: Tensor, batch: int, k_cache: Tensor, v_cache: Tensor, position: int, mask_TS: Tensor | None
+        self,
+        x_MC: Tensor,
+        batch: int,
+        k_cache: Tensor | None = None,
+        v_cache: Tensor | None = None,
+        position: int = 0,
+        mask_TS: Tensor | None = None,
     ) -> Tensor:
+        """[M, C] -> [M, C]; without a cache keys and values are those of the new tokens, as in training."""
         a_MC = self._attend(self.input_norm(x_MC), batch, k_cache, v_cache, position, mask_TS)
         if self.attention_out_norm is not None:
             a_MC = self.attention_out_norm(a_MC)
@@ -71,14 +78,21 @@ class DecoderLayer(nn.Module):
         return self.down_proj(act(self.up_proj(h_MC)))
 
     def _attend(
-        self, h_MC: Tensor, batch: int, k_cache: Tensor, v_cache: Tensor, position: int, mask_TS: Tensor | None
+        self,
+        h_MC: Tensor,
+        batch: int,
+        k_cache: Tensor | None,
+        v_cache: Tensor | None,
+        position: int,
+        mask_TS: Tensor | None,
     ) -> Tensor:
         q, k, v = self._projected(h_MC, batch)
         if self.normed:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.rope is not None:
             q, k = self.rope(q, k, position)
-        k, v = self.kv_write(k, v, k_cache, v_cache, position)
+        if k_cache is not None and v_cache is not None:
+            k, v = self.kv_write(k, v, k_cache, v_cache, position)
         if self.window and q.shape[2] == 1:
             k, v = k[:, :, -self.window :], v[:, :, -self.window :]
         elif self.window and k.shape[2] > self.window:
@@ -159,6 +173,21 @@ class DecoderModel(nn.Module):
         if logits == "last":
             return self._headed(x_MC if new == 1 else x_MC.view(batch, new, -1)[:, -1])
         return self._headed(x_MC).view(batch, new, -1)
+
+    def training_logits(self, tokens_BT: Tensor, recompute: bool = False) -> Tensor:
+        """Logits [M, V] of all tokens, recorded for gradients; no cache.
+
+        `recompute`: of each layer only the input is kept, and it runs again in the backward pass (arXiv 1604.06174).
+        """
+        from torch.utils.checkpoint import checkpoint
+
+        batch = tokens_BT.shape[0]
+        x_MC = self.embedded(tokens_BT, 0)
+        for layer in self.layers:
+            x_MC = checkpoint(layer, x_MC, batch, use_reentrant=False) if recompute else layer(x_MC, batch)
+        if self.final_norm is not None:
+            x_MC = self.final_norm(x_MC)
+        return self._headed(x_MC)
 
     def embedded(self, tokens_BT: Tensor, position: int = 0) -> Tensor:
         """What the first layer is given, [B T, C]."""

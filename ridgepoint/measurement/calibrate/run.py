@@ -49,11 +49,12 @@ class Settings:
     scaling_s: float = 0.05
     stage: str = ""
     """"" is what decoders need; "modules" what other modules need beside it, "compile" what torch.compile costs, "ort" ONNX
-    Runtime's linear layers."""
+    Runtime's linear layers, "train" the operators of a training step."""
     conv_s: float = 0.012
     module_s: float = 0.0015
     net_s: float = 0.12
     compiled_s: float = 0.5
+    training_s: float = 0.01
     limit_s: float = 76.0
     """Wall time after which no further probe of a later round begins: one round is enough for an answer."""
     cold_visits: int = 5
@@ -104,6 +105,11 @@ def _probes(settings: Settings, linear: Linears, nets: Nets) -> Probes:
             yield f"compiled stacks {act}", 0, stack_samples(act, settings.compiled_s)
             yield f"fused kernels {act}", 0, chain_samples(act, settings.compiled_s, settings.cache_bytes)
         return
+    if settings.stage == "train":
+        for number in range(_TRAINING_ROUNDS):
+            for title, source in _training(settings, number):
+                yield f"{title}, round {number + 1} of {_TRAINING_ROUNDS}", number, source
+        return
     if settings.stage == "ort":
         for number in range(ROUNDS):
             for title, source in _ort(settings, number, linear, nets):
@@ -151,6 +157,20 @@ def _ort(s: Settings, number: int, linear: Linears, nets: Nets) -> Iterator[tupl
         yield f"linear {probe.format} {probe.rung} {probe.act}", _linear(probe, linear, s, s.linear_s, number)
     for spec in ORT_SIDES:
         yield f"network {spec}", _network(spec, nets, s.composed_s, number)
+
+
+def _training(s: Settings, number: int) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+    """Operators of a training step forward and backward, and whole steps of small nets; the second time what is cheap."""
+    from ridgepoint.measurement.calibrate.training import training_probes
+    from ridgepoint.measurement.calibrate.training_nets import training_net_samples
+
+    cheap = ("training products fp32", "adapters' products fp32", "training attention fp32")
+    yield from (probe for probe in training_probes(s.training_s, s.cache_bytes) if not number or probe[0] in cheap)
+    for act in ("fp32", "bf16")[: 2 - number]:
+        yield f"training nets {act}", training_net_samples(act, 15 * s.training_s)
+
+
+_TRAINING_ROUNDS = 2
 
 
 ORT_SIDES = ("int8:dyn:ort", "int4:g32:ort")

@@ -7,6 +7,7 @@ from ridgepoint.errors import NotSupported
 from ridgepoint.prediction.physics.gemm import GemmParameters, Loop, gemm_time
 from ridgepoint.prediction.physics.gemm_format import FORMATS
 from ridgepoint.prediction.sheet.context import Sheet, Timed, parameters_for
+from ridgepoint.quantity import Array
 from ridgepoint.workload import Linear
 
 __all__ = ["alike", "format_of", "linear_time"]
@@ -42,7 +43,19 @@ def linear_time(sheet: Sheet, op: Linear) -> Timed:
     p, found = parameters_for(sheet, "gemm", alike(name), GemmParameters)
     if p.launch_s > _GRAPH_LAUNCH_S:
         p = msgspec.structs.replace(p, launch_s=_GRAPH_LAUNCH_S)
-    return Timed(gemm_time(sheet.device, p, form, op.m, op.n, op.k, _IN_A_NETWORK), found)
+    n, k = _of_all_adapters(op)
+    return Timed(gemm_time(sheet.device, p, form, op.m, n, k, _IN_A_NETWORK), found)
+
+
+def _of_all_adapters(op: Linear) -> tuple[Array, Array]:
+    """Outputs and inputs; of several adapters in one batch the ranks of all side by side, as one product.
+
+    Its bytes are those of segmented kernels (Punica, arXiv 2310.18547), its FLOPs an upper bound: most are with zeros.
+    """
+    if op.role != "adapter":
+        return op.n, op.k
+    inward = bool(np.all(np.asarray(op.n) < op.k))
+    return (op.n * op.active, op.k) if inward else (op.n, op.k * op.active)
 
 
 def _check_activations(sheet: Sheet, dtype: str) -> None:

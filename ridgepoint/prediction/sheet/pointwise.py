@@ -22,6 +22,7 @@ _NAMES = {
     "add": "add", "silu_mul": "silu_mul", "gelu_mul": "silu_mul", "gelu": "gelu", "gelu_erf": "gelu", "relu": "relu",
     "scale": "mul_scalar", "softcap": "tanh", "sigmoid": "tanh", "softmax": "softmax", "route": "softmax",
     "cross_entropy": "softmax", "copy": "add_scalar", "transpose": "add_scalar", "view": "", "adamw": "add",
+    "norm_weight": "add", "adapter_add": "add", "recompute_hooks": "",
 }  # fmt: skip
 """Which measured operator stands for a kind of ours: the same reads and writes, and about the same arithmetic."""
 _PASSES = {"adamw": 7 / 3}

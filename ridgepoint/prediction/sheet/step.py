@@ -25,7 +25,8 @@ def sheet_times(plan: Plan, target: Target) -> tuple[OpTime, ...]:
     Raises NotSupported for what was never measured on a like machine, and for figures that the target lacks.
     """
     sheet = sheet_of(plan, target)
-    ops = plan.ops if sheet.stack.framework in EAGER_STACKS else served_ops(plan.ops)
+    one_by_one = sheet.stack.framework in EAGER_STACKS or plan.step.phase == "train"  # serving stacks do not train
+    ops = plan.ops if one_by_one else served_ops(plan.ops)
     out = []
     for op in ops:
         timed = _timed(sheet, op, plan)
