@@ -9,7 +9,7 @@ from ridgepoint.workload import Decoder, Group, LinearLayer, Step, Traced, Workl
 
 __all__ = [
     "AccuracyRequest", "CalibrationRequest", "PairRequest", "SideRequest", "SingleRequest", "StepRequest", "Subject",
-    "TextRequest", "TraceRequest", "step_request", "subject",
+    "TasksRequest", "TextRequest", "TraceRequest", "step_request", "subject",
 ]  # fmt: skip
 
 Subject = Decoder | LinearLayer | Traced
@@ -118,6 +118,21 @@ class AccuracyRequest(msgspec.Struct, frozen=True, kw_only=True, tag="accuracy")
     directory: str
     sides: tuple[SideRequest, ...]
     text: TextRequest
+
+
+class TasksRequest(msgspec.Struct, frozen=True, kw_only=True, tag="tasks"):
+    """The same items of tasks of lm-eval under each side, in the order of `tasks`; without sides they are only looked up."""
+
+    decoder: Decoder
+    directory: str
+    sides: tuple[SideRequest, ...]
+    tasks: tuple[str, ...]
+    """Names of lm-eval's own, YAML files, or folders of them."""
+    items: int
+    """At most so many items of each of `tasks`, drawn by `seed`."""
+    seed: int = 0
+    allow_code: bool = False
+    """Whether the tasks' own Python may run."""
 
 
 class CalibrationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="calibration"):

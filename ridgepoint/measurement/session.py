@@ -13,7 +13,14 @@ from typing import Any
 import msgspec
 
 from ridgepoint import errors
-from ridgepoint.measurement.request import AccuracyRequest, CalibrationRequest, PairRequest, SingleRequest, TraceRequest
+from ridgepoint.measurement.request import (
+    AccuracyRequest,
+    CalibrationRequest,
+    PairRequest,
+    SingleRequest,
+    TasksRequest,
+    TraceRequest,
+)
 
 __all__ = ["STEADY", "ChildDied", "Session"]
 
@@ -49,7 +56,8 @@ class Session:
         self.close()
 
     def ask(
-        self, request: PairRequest | SingleRequest | TraceRequest | AccuracyRequest | CalibrationRequest
+        self,
+        request: PairRequest | SingleRequest | TraceRequest | AccuracyRequest | TasksRequest | CalibrationRequest,
     ) -> Iterator[dict[str, Any]]:
         """Messages up to and including `done`. Raises what the child refused, or ChildDied."""
         child = self._started()

@@ -7,6 +7,7 @@ from typing import Any
 
 from ridgepoint.errors import BadInput, NotSupported, UnknownName
 from ridgepoint.measurement.request import AccuracyRequest
+from ridgepoint.measurement.tokens import tokens_of
 
 __all__ = ["PROTOCOLS", "Protocol", "check_text", "windows_of"]
 
@@ -70,24 +71,10 @@ def _tokens(path: Path, model: Path, vocabulary: int) -> Any:
         data = path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
-    rules = model / "tokenizer.json"
-    if not rules.is_file():
-        if vocabulary != 256:
-            raise BadInput(f"{model}: no tokenizer.json there, so its loss on a text cannot be measured")
+    if vocabulary == 256 and not (model / "tokenizer.json").is_file():
         _text_of(path, data)
         return data
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise NotSupported(
-            "reading tokenizer.json needs the package tokenizers; pip install 'ridgepoint[hub]'"
-        ) from None
-    try:
-        return Tokenizer.from_file(str(rules)).encode(_text_of(path, data)).ids
-    except BadInput:
-        raise
-    except Exception as error:  # the library raises a bare Exception for a malformed file
-        raise BadInput(f"{rules}: {str(error)[:200]}") from None
+    return tokens_of(model, vocabulary).encode(_text_of(path, data), True)
 
 
 def _text_of(path: Path, data: bytes) -> str:

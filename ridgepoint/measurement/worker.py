@@ -9,11 +9,18 @@ import msgspec
 
 from ridgepoint.errors import RidgeError
 from ridgepoint.measurement.limits import die_with_parent
-from ridgepoint.measurement.request import AccuracyRequest, CalibrationRequest, PairRequest, SingleRequest, TraceRequest
+from ridgepoint.measurement.request import (
+    AccuracyRequest,
+    CalibrationRequest,
+    PairRequest,
+    SingleRequest,
+    TasksRequest,
+    TraceRequest,
+)
 
 __all__ = ["main"]
 
-Request = PairRequest | SingleRequest | TraceRequest | AccuracyRequest | CalibrationRequest
+Request = PairRequest | SingleRequest | TraceRequest | AccuracyRequest | TasksRequest | CalibrationRequest
 
 
 def main() -> None:
@@ -44,6 +51,8 @@ def _answer(bench: Any, line: str) -> Iterator[dict[str, Any]]:
             yield from bench.trace(request)
         elif isinstance(request, AccuracyRequest):
             yield from bench.accuracy(request)
+        elif isinstance(request, TasksRequest):
+            yield from bench.tasks(request)
         else:
             yield from bench.single(request)
     except RidgeError as error:

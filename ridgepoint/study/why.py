@@ -24,6 +24,7 @@ from ridgepoint.study.choosing import first_points, next_point, side_of
 from ridgepoint.study.document import Answer, Bet, Curve, Point, answer_from, bet_from, plain
 from ridgepoint.study.question import Question, plan_for, step_for
 from ridgepoint.study.reason import Rows, reason
+from ridgepoint.study.tasks import Tasks, tasks_of
 from ridgepoint.study.track_record import record_behind
 from ridgepoint.study.units import unit_of
 from ridgepoint.study.verdict import measured_flip, verdict_line
@@ -44,6 +45,8 @@ class Effort:
     """For the energy of both sides of a point, where the device has a counter that is read (GPUs)."""
     text: Text | None = None
     """On what accuracy is measured; None: not at all."""
+    tasks: Tasks = Tasks()
+    """On which tasks of lm-eval too."""
 
 
 class Watcher(Protocol):
@@ -77,6 +80,9 @@ def why(
                 watcher.stage("accuracy", len(points), len(points) + 1)
                 accuracy = accuracy_of(question, effort.text, store, provenance, record.id, session)
                 accuracy |= _EAGER if any("compile" in s.spec.split("+") for s in (question.a, *question.b)) else {}
+            if effort.tasks.names:
+                watcher.stage("tasks", len(points), len(points) + 1)
+                accuracy["tasks"] = tasks_of(question, effort.tasks, store, provenance, record.id, session)
     except KeyboardInterrupt:
         complete = False
     answer = settle(question, bet, record, points, provenance, complete)
