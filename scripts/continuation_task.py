@@ -1,6 +1,6 @@
 """Build the local task `continuation` from the text that ships with pocket: which of four continuations is the real one.
 
-    python scripts/continuation_task.py tests/data/tasks/continuation/items.jsonl
+python scripts/continuation_task.py tests/data/tasks/continuation/items.jsonl
 """
 
 import json

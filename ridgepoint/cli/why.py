@@ -71,7 +71,9 @@ def why(
             )
         return why_on_paper(model, bet, options.names("--on", on), batches, phase, isl, common, elsewhere, as_json)
     settings = _Settings(threads, device, on, seconds, points == "all", predict_only, report, as_json)
-    asked = _Accuracy(text, protocol, windows, seed, options.names("--tasks", tasks) if tasks else (), items, allow_task_code)
+    asked = _Accuracy(
+        text, protocol, windows, seed, options.names("--tasks", tasks) if tasks else (), items, allow_task_code
+    )
     return _measured(model, bet, batches, phase, isl, common, asked, settings, assertion)
 
 

@@ -37,7 +37,9 @@ def task_files(name: str, allow_code: bool) -> tuple[TaskFile, ...]:
     """
     path = Path(name)
     if not path.exists():
-        raise BadInput(f"--tasks {name}: no such file or folder; give a YAML file, a folder of them, or a task of lm-eval")
+        raise BadInput(
+            f"--tasks {name}: no such file or folder; give a YAML file, a folder of them, or a task of lm-eval"
+        )
     paths = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml")) if path.is_dir() else [path]
     found = [task for p in paths if (task := _read(p, allow_code, many=path.is_dir())) is not None]
     if not found:
@@ -101,7 +103,9 @@ def _parsed(path: Path, data: bytes, allow_code: bool) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"--tasks {path}: no YAML that can be read: {' '.join(str(error).split())[:160]}") from None
     if not isinstance(config, dict):
-        raise BadInput(f"--tasks {path}: YAML of a {type(config).__name__}, where a task is a mapping with `task: NAME`")
+        raise BadInput(
+            f"--tasks {path}: YAML of a {type(config).__name__}, where a task is a mapping with `task: NAME`"
+        )
     return config
 
 
@@ -145,4 +149,3 @@ def _found_data(path: Path, kwargs: Any, hashed: Any) -> dict[str, Any]:
         return [found(v) for v in value] if isinstance(value, list) else found(value)
 
     return {**kwargs, "data_files": each(files)}
-

@@ -19,7 +19,7 @@ from ridgepoint.workload import Decoder
 __all__ = ["EngineLM", "Scored"]
 
 _ROWS = 4096
-"""Tokens in one forward pass."""
+"""Tokens in one forward pass, where one sequence is not longer."""
 _NEW = 256
 """Tokens that are generated at most where a task does not say, as lm-eval's own models do."""
 
@@ -38,14 +38,15 @@ class _Row:
 class EngineLM(TemplateLM):
     """Log-likelihoods and greedy texts of one model of `engine.models`, in its own tokens.
 
-    A context that is too long for the model's positions loses its beginning. `dtype` is that of the KV cache.
+    A context that is too long for the `positions` that the model was built for loses its beginning. `dtype` is that of the
+    KV cache.
     Ignored: chat templates; sampling is refused (NotSupported), since its items would not pair.
     """
 
-    def __init__(self, model: Any, decoder: Decoder, dtype: str, tokens: Tokens):
+    def __init__(self, model: Any, decoder: Decoder, dtype: str, tokens: Tokens, positions: int):
         super().__init__()
         self._model, self._decoder, self._dtype, self._tokens = model, decoder, dtype, tokens
-        self._limit = decoder.max_position_embeddings
+        self._limit = positions
 
     @property
     def eot_token_id(self) -> int:
@@ -66,7 +67,7 @@ class EngineLM(TemplateLM):
         return self._scored([self._row(context, new) for _, context, new in requests])
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:
-        """log p of each whole text in nats, in windows of the model's positions that do not overlap."""
+        """log p of each whole text in nats, in windows of as many positions; the last has its full context."""
         sums = []
         for request in requests:
             ids = self.tok_encode(request.args[0], add_special_tokens=False)
@@ -82,7 +83,8 @@ class EngineLM(TemplateLM):
     def _row(self, context: list[int], new: list[int]) -> _Row:
         if len(new) > self._limit:
             raise NotSupported(
-                f"{self._decoder.name} takes {self._limit} positions; a continuation of the task has {len(new)} tokens"
+                f"{self._decoder.name} is asked with up to {self._limit} positions; a continuation of the task has "
+                f"{len(new)} tokens"
             )
         return _Row(tuple([*context, *new][-(self._limit + 1) :]), len(new))
 

@@ -24,6 +24,10 @@ _FEWSHOT_SEED = 1234
 """lm-eval's own default: which examples stand before the question."""
 
 
+_MOST_POSITIONS = 4096
+"""What is longer loses its beginning; part of a protocol's id."""
+
+
 @dataclass(frozen=True)
 class _Asked:
     """One entry of `--tasks` with what lm-eval made of it; a group or a folder has several leaves."""
@@ -61,11 +65,20 @@ def task_items(request: TasksRequest) -> Iterator[dict[str, Any]]:
     asked = [_asked(name, request) for name in request.tasks]
     models = _models(request, tokens)
     for entry in asked:
-        yield {"kind": "task", "first_token": tokens.first_is, "lm_eval": lm_eval.__version__, **_described(entry)}
+        yield {
+            "kind": "task", "first_token": tokens.first_is, "positions": _positions(request),
+            "lm_eval": lm_eval.__version__, **_described(entry),
+        }  # fmt: skip
         columns = [list(_scored(model, entry)) for model in models]
         for row in zip(*columns, strict=True):
             leaf, doc = row[0][0], row[0][1]
-            yield {"kind": "item", "task": entry.name, "leaf": leaf, "doc": doc, "sides": [figures for _, _, figures in row]}
+            yield {
+                "kind": "item",
+                "task": entry.name,
+                "leaf": leaf,
+                "doc": doc,
+                "sides": [figures for _, _, figures in row],
+            }
     yield {"kind": "done"}
 
 
@@ -76,12 +89,17 @@ def _models(request: TasksRequest, tokens: Any) -> "list[EngineLM]":
     from ridgepoint.measurement.task_model import EngineLM
 
     decoder = request.decoder
-    step = forward(1, min(256, decoder.max_position_embeddings))
+    positions = _positions(request)
+    step = forward(1, positions)
     out = []
     for side in request.sides:
         weights = build_weights(decoder, side.side(), step, side.kernels, request.directory)
-        out.append(EngineLM(weights.model, decoder, side.side().plan(decoder, step).dtype, tokens))
+        out.append(EngineLM(weights.model, decoder, side.side().plan(decoder, step).dtype, tokens, positions))
     return out
+
+
+def _positions(request: TasksRequest) -> int:
+    return min(_MOST_POSITIONS, request.decoder.max_position_embeddings)
 
 
 def _in_sandbox() -> None:

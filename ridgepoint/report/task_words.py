@@ -29,7 +29,7 @@ def task_methods(block: Mapping[str, Any]) -> list[str]:
 
 
 def _line(name: str, side: Mapping[str, Any], a: Mapping[str, Any], task: Mapping[str, Any]) -> str:
-    """`int4 on task.continuation.v1: undecided, about 900 more items would tell; acc 0.845 to 0.840, lost +0.005 (95 %: …); …`."""
+    """`int4 on task.continuation.v1: undecided, about 900 more items would tell; acc 0.845 to 0.840, …`."""
     words = (
         f"{name} on {_protocol(task)}: {_verdict(side)}; {task['metric']} {a['score']:.3f} to {side['score']:.3f}, "
         f"lost {side['loss']:+.4f} (95 %: {side['low']:+.4f} to {side['high']:+.4f})"

@@ -34,7 +34,9 @@ def paired_scores(a: Sequence[float], b: Sequence[float], tolerance: float) -> D
     """
     n = len(a)
     if n < _FEWEST:
-        raise BadInput(f"{n} items are too few for an interval; at least {_FEWEST}: raise --items or give a longer task")
+        raise BadInput(
+            f"{n} items are too few for an interval; at least {_FEWEST}: raise --items or give a longer task"
+        )
     if not set(a) | set(b) <= {0.0, 1.0}:
         return paired_difference([-x for x in a], [-x for x in b], tolerance)
     only_a, only_b = _discordant(a, b)

@@ -114,7 +114,7 @@ def _definition(described: Mapping[str, Any]) -> str:
     local = f", sha256 {d['sha256']}" if d["sha256"] else ""
     return (
         f"task.{d['name']}.v{d['version']}: {d['metric']}, {d['num_fewshot']} shots{many}, lm-eval {d['lm_eval']}{local}; "
-        f"before a text that starts with nothing: {d['first_token']}"
+        f"up to {d['positions']} tokens; before a text that starts with nothing: {d['first_token']}"
     )
 
 
@@ -146,6 +146,7 @@ def _summary(
             lower = paired_difference(column(0, "margin"), column(i, "margin"), 0.0)
             out[name] |= {"margin_difference": lower.mean, "margin_low": lower.low, "margin_high": lower.high}
     return {
-        "definition": _definition(described), "metric": described["metric"], "higher_is_better": described["higher_is_better"], "items": len(items),
+        "definition": _definition(described), "metric": described["metric"],
+        "higher_is_better": described["higher_is_better"], "items": len(items),
         "of": described["of"], "tolerance": tolerance, "sides": out,
     }  # fmt: skip

@@ -45,7 +45,7 @@ class Effort:
     """For the energy of both sides of a point, where the device has a counter that is read (GPUs)."""
     text: Text | None = None
     """On what accuracy is measured; None: not at all."""
-    tasks: Tasks = Tasks()
+    tasks: Tasks | None = None
     """On which tasks of lm-eval too."""
 
 
@@ -80,7 +80,7 @@ def why(
                 watcher.stage("accuracy", len(points), len(points) + 1)
                 accuracy = accuracy_of(question, effort.text, store, provenance, record.id, session)
                 accuracy |= _EAGER if any("compile" in s.spec.split("+") for s in (question.a, *question.b)) else {}
-            if effort.tasks.names:
+            if effort.tasks is not None and effort.tasks.names:
                 watcher.stage("tasks", len(points), len(points) + 1)
                 accuracy["tasks"] = tasks_of(question, effort.tasks, store, provenance, record.id, session)
     except KeyboardInterrupt:
