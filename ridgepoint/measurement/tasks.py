@@ -1,8 +1,9 @@
 """Tasks of lm-eval on metal: the same items under several sides of one model, scored item by item."""
 
+import contextlib
 import importlib.util
+import io
 import logging
-import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -55,7 +56,6 @@ def task_items(request: TasksRequest) -> Iterator[dict[str, Any]]:
     one; for a task with one continuation, log p of it. The same request gives the same numbers.
     """
     check_package()
-    os.environ["TQDM_DISABLE"] = "1"  # bars of libraries would draw over the one of `ridge why`
     import lm_eval
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -142,9 +142,15 @@ def _local(name: str, allow_code: bool) -> tuple[dict[str, Any], str]:
         leaf = file.config["task"]
         if leaf in leaves:
             raise BadInput(f"--tasks {name}: two files in it are the task {leaf}")
-        leaves[leaf] = _built(str(file.path), lambda config=file.config: ConfigurableTask(config=config))
+        with _quiet():
+            leaves[leaf] = _built(str(file.path), lambda config=file.config: ConfigurableTask(config=config))
         hashes.append(file.sha256)
     return leaves, "+".join(h[:16] for h in hashes)
+
+
+def _quiet() -> "contextlib.redirect_stderr[io.StringIO]":
+    """Bars of libraries would draw over the one of `ridge why`; downloads of lm-eval's own tasks keep theirs."""
+    return contextlib.redirect_stderr(io.StringIO())
 
 
 def _own(name: str) -> tuple[dict[str, Any], str]:
@@ -203,7 +209,8 @@ def _scored(model: "EngineLM", entry: _Asked) -> Iterator[tuple[str, int, dict[s
 
     for leaf, task in entry.leaves.items():
         task.set_fewshot_seed(_FEWSHOT_SEED)
-        found = evaluate(model, {"tasks": {leaf: task}}, samples={leaf: entry.drawn[leaf]}, bootstrap_iters=0)
+        with _quiet():
+            found = evaluate(model, {"tasks": {leaf: task}}, samples={leaf: entry.drawn[leaf]}, bootstrap_iters=0)
         assert found is not None, "one process is rank 0"
         samples = found["samples"][leaf]
         kept = [s for s in samples if s["filter"] == samples[0]["filter"]]
