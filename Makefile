@@ -73,5 +73,5 @@ $(VENV)/.ready-run: pyproject.toml constraints.txt $(VENV)/.made
 
 # Tests need all that a run needs, so a run after them finds nothing left to install.
 $(VENV)/.ready-test: pyproject.toml constraints.txt $(VENV)/.made
-	$(PIP) --editable '.[metal,hub,ort,fit,train,test]'
+	$(PIP) --editable '.[metal,hub,ort,fit,train,tasks,test]'
 	@touch $(VENV)/.ready-run $@

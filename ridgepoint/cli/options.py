@@ -101,7 +101,7 @@ Protocol = Annotated[
     str, typer.Option("--protocol", help="How the text is cut: windows (256 tokens) or gptq (2048, its perplexity).")
 ]
 Windows = Annotated[int, typer.Option("--windows", help="At most so many windows of the text.", min=8, max=100_000)]
-Seed = Annotated[int, typer.Option("--seed", help="Which windows are drawn.", min=0)]
+Seed = Annotated[int, typer.Option("--seed", help="Which windows and items are drawn.", min=0)]
 Calib = Annotated[
     Path | None,
     typer.Option("--calib", help="Text by which int4:gptq, int4:awq and int8:dyn:smooth choose codes."),
@@ -111,6 +111,17 @@ Tol = Annotated[
 ]
 Curve = Annotated[
     int, typer.Option("--curve", help="--step train: show the loss of so many steps of each side, over 3 seeds.", min=0)
+]
+Tasks = Annotated[
+    str,
+    typer.Option(
+        "--tasks",
+        help="Measure accuracy on these tasks too, separated by commas: names of lm-eval, YAML files, folders of them.",
+    ),
+]
+Items = Annotated[int, typer.Option("--items", help="At most so many items of each task.", min=8, max=1_000_000)]
+AllowTaskCode = Annotated[
+    bool, typer.Option("--allow-task-code", help="Let local tasks run Python of their own, as !function names it.")
 ]
 Assert = Annotated[str, typer.Option("--assert", help="Exit 1 unless it holds: speedup>1.2 or speedup@16>1.2.")]
 Report = Annotated[Path | None, typer.Option("--report", help="Write the report to this HTML file.")]

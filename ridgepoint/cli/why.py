@@ -49,6 +49,9 @@ def why(
     tol: options.Tol = "",
     calib: options.Calib = None,
     curve: options.Curve = 0,
+    tasks: options.Tasks = "",
+    items: options.Items = 200,
+    allow_task_code: options.AllowTaskCode = False,
     assert_: options.Assert = "",
     report: options.Report = None,
     as_json: options.Json = False,
@@ -60,15 +63,22 @@ def why(
         raise BadInput(f"--points is few or all, not {points[:40]!r}")
     if predict_only and (assert_ or report):
         raise BadInput("--predict-only measures nothing, so there is nothing to --assert or to --report")
+    if predict_only and tasks:
+        raise BadInput("--predict-only measures nothing, and accuracy is measured, never predicted: leave --tasks out")
     common = "+".join(x for x in (dtype, with_) if x)
     batches = options.integers("--batch", batch)
     elsewhere = Elsewhere(stack, tp, pp, ep, attention_dp)
     if on_paper(on) or elsewhere != Elsewhere():
-        if assert_ or report:
-            raise BadInput("machines that are not at hand are predicted, not measured: leave --assert and --report out")
+        if assert_ or report or tasks:
+            raise BadInput(
+                "machines that are not at hand are predicted, not measured: leave --assert, --report and --tasks out"
+            )
         return why_on_paper(model, bet, options.names("--on", on), batches, phase, isl, common, elsewhere, as_json)
     settings = _Settings(threads, device, on, seconds, points == "all", predict_only, report, as_json)
-    asked = _Text(text, protocol, windows, seed, options.tolerance(tol), calib, curve)
+    asked = _Accuracy(
+        text, protocol, windows, seed, options.tolerance(tol), calib, curve,
+        options.names("--tasks", tasks) if tasks else (), items, allow_task_code,
+    )  # fmt: skip
     return _measured(model, bet, batches, phase, isl, common, asked, settings, assertion)
 
 
@@ -87,8 +97,8 @@ class _Settings:
 
 
 @dataclass(frozen=True)
-class _Text:
-    """On which text accuracy is measured."""
+class _Accuracy:
+    """On which text and tasks accuracy is measured."""
 
     path: Path | None
     protocol: str
@@ -96,12 +106,15 @@ class _Text:
     seed: int
     tolerance: float | None
     calibration: Path | None
-    curve: int = 0
+    curve: int
     """Steps of the training runs whose loss is shown; 0: none."""
+    tasks: tuple[str, ...]
+    items: int
+    allow_task_code: bool
 
 
 def _measured(
-    model: str, bet: str, batches: tuple[int, ...], phase: str, isl: int, common: str, asked: _Text, settings: _Settings,
+    model: str, bet: str, batches: tuple[int, ...], phase: str, isl: int, common: str, asked: _Accuracy, settings: _Settings,
     assertion: tuple[int | None, str, float] | None,
 ) -> int:  # fmt: skip
     from ridgepoint.measurement.memory import room_bytes
@@ -111,11 +124,13 @@ def _measured(
     from ridgepoint.study.curve import Fitting, check_curve
     from ridgepoint.study.provenance import provenance
     from ridgepoint.study.question import ask
+    from ridgepoint.study.tasks import Tasks, check_tasks
     from ridgepoint.study.why import Effort, misfit_on_paper, stored_bet
     from ridgepoint.study.why import why as settle_question
 
     check_text(asked.path, asked.protocol)
     text = Text(str(asked.path or ""), asked.protocol, asked.windows, asked.seed, asked.tolerance or TOLERANCE)
+    tasks = Tasks(asked.tasks, asked.items, asked.seed, asked.allow_task_code)
     question = ask(
         model, bet, batches=batches, phase=phase, isl=isl, common=common, threads=settings.threads,
         device=settings.device, on=settings.on, calibration=str(asked.calibration or ""),
@@ -129,8 +144,11 @@ def _measured(
         check_curve(question, fitting)
     else:
         check_accuracy(question, text)
+    check_tasks(question, tasks)
     also = (assertion[0],) if assertion is not None and assertion[0] is not None else ()
-    effort = Effort(seconds=settings.seconds, every_point=settings.every_point, also=also, text=text, fitting=fitting)
+    effort = Effort(
+        seconds=settings.seconds, every_point=settings.every_point, also=also, text=text, fitting=fitting, tasks=tasks
+    )
     with Store(default_path()) as store, _Watch(quiet=settings.as_json) as watcher:
         if settings.predict_only:
             show_unsettled(stored_bet(question, store, provenance())[0], [], settings.as_json)

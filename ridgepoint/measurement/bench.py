@@ -24,6 +24,7 @@ from ridgepoint.measurement.request import (
     PairRequest,
     SideRequest,
     SingleRequest,
+    TasksRequest,
     TraceRequest,
 )
 from ridgepoint.measurement.runnable import Runnable, Weights, build_weights, runnable
@@ -133,6 +134,13 @@ class Bench:
 
         self._models.clear()
         yield from curve_losses(request)
+
+    def tasks(self, request: TasksRequest) -> Iterator[dict[str, Any]]:
+        """Per task a `task` message, then an `item` message per item; then `done`."""
+        from ridgepoint.measurement.tasks import task_items
+
+        self._models.clear()
+        yield from task_items(request)
 
     def calibrate(self, request: CalibrationRequest) -> Iterator[dict[str, Any]]:
         """A `sample` message per sample, on the CPU between `begin` and `end` of its probe; then `done`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ridgepoint.errors import BadInput
 from ridgepoint.measurement.request import CurveRequest
 from ridgepoint.measurement.runnable import build_weights
-from ridgepoint.measurement.text import tokens_of
+from ridgepoint.measurement.text import text_tokens
 from ridgepoint.workload import Plan, train
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def curve_losses(request: CurveRequest) -> Iterator[dict[str, Any]]:
 
 
 def _tokens(request: CurveRequest) -> Sequence[int]:
-    return tokens_of(Path(request.path), Path(request.directory), request.decoder.vocab_size)
+    return text_tokens(Path(request.path), Path(request.directory), request.decoder.vocab_size)
 
 
 def _windows(tokens: Sequence[int], starts: Sequence[int], window: int) -> "Tensor":

@@ -9,8 +9,7 @@ from ridgepoint.workload import Decoder, Group, LinearLayer, Step, Traced, Workl
 
 __all__ = [
     "AccuracyRequest", "CalibrationRequest", "CurveRequest", "MixedRequest", "PairRequest", "SideRequest", "SingleRequest",
-    "StepRequest",
-    "Subject", "TextRequest", "TraceRequest", "step_request", "subject",
+    "StepRequest", "Subject", "TasksRequest", "TextRequest", "TraceRequest", "step_request", "subject",
 ]  # fmt: skip
 
 Subject = Decoder | LinearLayer | Traced
@@ -144,6 +143,22 @@ class CurveRequest(msgspec.Struct, frozen=True, kw_only=True, tag="curve"):
     seeds: tuple[int, ...]
     batch: int
     length: int
+
+
+class TasksRequest(msgspec.Struct, frozen=True, kw_only=True, tag="tasks"):
+    """The same items of tasks of lm-eval under each side, in the order of `tasks`; without sides they are only looked up."""
+
+    decoder: Decoder
+    directory: str
+    sides: tuple[SideRequest, ...]
+    tasks: tuple[str, ...]
+    """Names of lm-eval's own, YAML files, or folders of them."""
+    items: int
+    """At most so many items of each of `tasks`, drawn by `seed`."""
+    seed: int = 0
+    allow_code: bool = False
+    """Whether the tasks' own Python may run."""
+    calibration: TextRequest | None = None
 
 
 class CalibrationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="calibration"):

@@ -20,6 +20,7 @@ from ridgepoint.measurement.request import (
     MixedRequest,
     PairRequest,
     SingleRequest,
+    TasksRequest,
     TraceRequest,
 )
 
@@ -64,6 +65,7 @@ class Session:
         | AccuracyRequest
         | MixedRequest
         | CurveRequest
+        | TasksRequest
         | CalibrationRequest,
     ) -> Iterator[dict[str, Any]]:
         """Messages up to and including `done`. Raises what the child refused, or ChildDied."""

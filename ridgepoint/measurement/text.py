@@ -7,9 +7,10 @@ from typing import Any
 
 from ridgepoint.errors import BadInput, NotSupported, UnknownName
 from ridgepoint.measurement.request import TextRequest
+from ridgepoint.measurement.tokens import tokens_of
 from ridgepoint.workload import Decoder
 
-__all__ = ["PROTOCOLS", "Protocol", "check_text", "tokens_of", "windows_of"]
+__all__ = ["PROTOCOLS", "Protocol", "check_text", "text_tokens", "windows_of"]
 
 _MOST_TEXT_BYTES = 64 * 2**20
 
@@ -52,7 +53,7 @@ def windows_of(decoder: Decoder, directory: str, text: TextRequest) -> list[list
     limit = decoder.max_position_embeddings
     if length > limit:
         raise NotSupported(f"{decoder.name} takes {limit} positions; the protocol {text.protocol} needs {length}")
-    tokens = tokens_of(Path(text.path), Path(directory), decoder.vocab_size)
+    tokens = text_tokens(Path(text.path), Path(directory), decoder.vocab_size)
     count = len(tokens) // length
     if not count:
         raise BadInput(f"{text.path}: {len(tokens)} tokens; a window of the protocol {text.protocol} has {length}")
@@ -60,7 +61,7 @@ def windows_of(decoder: Decoder, directory: str, text: TextRequest) -> list[list
     return [list(tokens[i * length : (i + 1) * length]) for i in chosen]
 
 
-def tokens_of(path: Path, model: Path, vocabulary: int) -> Any:
+def text_tokens(path: Path, model: Path, vocabulary: int) -> Any:
     """Tokens of the file, a sequence of integers: bytes for a model of 256 of them without a tokenizer, else by its
     `tokenizer.json`."""
     try:
@@ -69,24 +70,10 @@ def tokens_of(path: Path, model: Path, vocabulary: int) -> Any:
         data = path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
-    rules = model / "tokenizer.json"
-    if not rules.is_file():
-        if vocabulary != 256:
-            raise BadInput(f"{model}: no tokenizer.json there, so its loss on a text cannot be measured")
+    if vocabulary == 256 and not (model / "tokenizer.json").is_file():
         _text_of(path, data)
         return data
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise NotSupported(
-            "reading tokenizer.json needs the package tokenizers; pip install 'ridgepoint[hub]'"
-        ) from None
-    try:
-        return Tokenizer.from_file(str(rules)).encode(_text_of(path, data)).ids
-    except BadInput:
-        raise
-    except Exception as error:  # the library raises a bare Exception for a malformed file
-        raise BadInput(f"{rules}: {str(error)[:200]}") from None
+    return tokens_of(model, vocabulary).encode(_text_of(path, data), True)
 
 
 def _text_of(path: Path, data: bytes) -> str:

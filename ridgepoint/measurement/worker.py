@@ -16,13 +16,21 @@ from ridgepoint.measurement.request import (
     MixedRequest,
     PairRequest,
     SingleRequest,
+    TasksRequest,
     TraceRequest,
 )
 
 __all__ = ["main"]
 
 Request = (
-    PairRequest | SingleRequest | TraceRequest | AccuracyRequest | MixedRequest | CurveRequest | CalibrationRequest
+    PairRequest
+    | SingleRequest
+    | TraceRequest
+    | AccuracyRequest
+    | MixedRequest
+    | CurveRequest
+    | TasksRequest
+    | CalibrationRequest
 )
 
 
@@ -58,6 +66,8 @@ def _answer(bench: Any, line: str) -> Iterator[dict[str, Any]]:
             yield from bench.mixed(request)
         elif isinstance(request, CurveRequest):
             yield from bench.curve(request)
+        elif isinstance(request, TasksRequest):
+            yield from bench.tasks(request)
         else:
             yield from bench.single(request)
     except RidgeError as error:

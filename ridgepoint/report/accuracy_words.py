@@ -3,17 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ridgepoint.report.task_words import task_lines
 from ridgepoint.report.words import percent
 
 __all__ = ["accuracy_lines", "accuracy_method"]
 
 
 def accuracy_lines(block: Mapping[str, Any]) -> list[str]:
-    """A line per side that was compared with A, or the reason why there is none."""
+    """A line per side that was compared with A, on the text and on each task, or the reason why there is none."""
+    tasks = task_lines(block)
     if not block.get("measured"):
-        return [str(block.get("reason", "not measured"))]
+        return tasks or [str(block.get("reason", "not measured"))]
     lines = [_line(name, side) for name, side in block["sides"].items() if "difference" in side]
-    return [*lines, *([str(block["note"])] if lines and block.get("note") else [])]
+    return [*lines, *([str(block["note"])] if lines and block.get("note") else []), *tasks]
 
 
 def _line(name: str, side: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from ridgepoint.report.html_sufficient import sufficient_section
 from ridgepoint.report.machine_words import machine_facts
 from ridgepoint.report.markup import cell, escaped, fact_list, figure, legend, scrolling_table
 from ridgepoint.report.operator_words import kernel_lines
+from ridgepoint.report.task_words import task_methods
 from ridgepoint.report.training_words import training_lines
 from ridgepoint.report.unit_words import beside_weights, bet_definitions, step_words, weights_words
 from ridgepoint.report.words import (
@@ -311,6 +312,7 @@ def _memory(answer: Answer) -> str:
     rows += [("loss", words) for words in curve_lines(answer.curve)]
     if method := accuracy_method(answer.accuracy):
         rows.append(("how accuracy was measured", method))
+    rows += [("how accuracy on tasks was measured", words) for words in task_methods(answer.accuracy)]
     rows += [
         ("energy", f"{p.b} at batch {p.batch}: A {p.energy_a_j:.3g} J, B {p.energy_b_j:.3g} J per step")
         for p in answer.points

@@ -19,16 +19,9 @@ from ridgepoint.study.question import CALIBRATION, Question, calibration_request
 from ridgepoint.workload import Decoder, heldout_text
 
 __all__ = [
-    "REFERENCE",
-    "TOLERANCE",
-    "Difference",
-    "Text",
-    "accuracy_of",
-    "check_accuracy",
-    "paired_difference",
-    "path_of",
-    "student95",
-]
+    "REFERENCE", "TOLERANCE", "Difference", "Text", "accuracy_of", "check_accuracy", "judged", "no_accuracy_reason",
+    "paired_difference", "path_of", "student95",
+]  # fmt: skip
 
 TOLERANCE = 0.01
 """Nats per token, 1 % of perplexity: a loss that nobody acts on. Fixed before anything is measured."""
@@ -71,7 +64,12 @@ def paired_difference(before: Sequence[float], after: Sequence[float], tolerance
     if n < _FEWEST:
         raise BadInput(f"{n} windows of text are too few for an interval; at least {_FEWEST}: give a longer text")
     mean, half = float(values.mean()), student95(n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
-    low, high = mean - half, mean + half
+    return judged(mean, mean - half, mean + half, n, tolerance)
+
+
+def judged(mean: float, low: float, high: float, n: int, tolerance: float) -> Difference:
+    """What a loss with this interval from n pairs means for a tolerance; the interval shrinks with the root of n."""
+    half = (high - low) / 2
     if high <= tolerance:
         return Difference(mean, low, high, "small loss" if low > 0 else "harmless", 0)
     if low > tolerance:
@@ -140,7 +138,16 @@ def check_accuracy(question: Question, text: Text) -> None:
 
 
 def _absent(question: Question, text: Text) -> str:
-    """Why accuracy cannot be measured; "" where it can."""
+    """Why accuracy on this text cannot be measured; "" where it can."""
+    if reason := no_accuracy_reason(question):
+        return reason
+    if not text.path and heldout_text(question.model) is None:
+        return f"no text: --text FILE measures the loss of {question.model} on it"
+    return ""
+
+
+def no_accuracy_reason(question: Question) -> str:
+    """Why the accuracy of this model cannot be measured here, on whatever; "" where it can."""
     if question.phase == "train":
         return "a training step changes the weights: --curve N shows the loss of N steps of each side"
     if not isinstance(question.workload, Decoder):
@@ -149,8 +156,6 @@ def _absent(question: Question, text: Text) -> str:
         return "random weights: speed is measured, accuracy would mean nothing"
     if question.device != "cpu":
         return "accuracy is measured on the CPU only by this version"
-    if not text.path and heldout_text(question.model) is None:
-        return f"no text: --text FILE measures the loss of {question.model} on it"
     return ""
 
 

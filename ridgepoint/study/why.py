@@ -26,6 +26,7 @@ from ridgepoint.study.document import Answer, Bet, Curve, Point, answer_from, be
 from ridgepoint.study.question import Question, plan_for, step_for
 from ridgepoint.study.reason import Rows, reason
 from ridgepoint.study.sufficient import sufficiency
+from ridgepoint.study.tasks import Tasks, tasks_of
 from ridgepoint.study.track_record import record_behind
 from ridgepoint.study.training import training_because
 from ridgepoint.study.units import unit_of
@@ -49,6 +50,8 @@ class Effort:
     """On what accuracy is measured; None: not at all."""
     fitting: Fitting | None = None
     """Training runs whose loss is shown beside the speed; None: none."""
+    tasks: Tasks | None = None
+    """On which tasks of lm-eval too."""
 
 
 class Watcher(Protocol):
@@ -87,6 +90,9 @@ def why(
                 watcher.stage("accuracy", len(points), len(points) + 1)
                 accuracy = accuracy_of(question, effort.text, store, provenance, record.id, session)
                 accuracy |= _EAGER if any("compile" in s.spec.split("+") for s in (question.a, *question.b)) else {}
+            if effort.tasks is not None and effort.tasks.names:
+                watcher.stage("tasks", len(points), len(points) + 1)
+                accuracy["tasks"] = tasks_of(question, effort.tasks, store, provenance, record.id, session)
     except KeyboardInterrupt:
         complete = False
     answer = settle(question, bet, record, points, provenance, complete)
