@@ -9,12 +9,15 @@ from ridgepoint.quantity import Array
 __all__ = ["TRAINING_TERMS", "TrainingLaw", "TrainingNet", "pass_terms", "product_terms"]
 
 
-def product_terms(m: Array, n: Array, k: Array) -> tuple[Array, ...]:
+def product_terms(m: Array, n: Array, k: Array, far_right: Array, far_out: Array) -> tuple[Array, ...]:
     """1 (call and its node of the graph), products m n k, results m n, left operand m k, right operand n k, of
-    C[m, n] = A[m, k] B[k, n]."""
+    C[m, n] = A[m, k] B[k, n]; products whose right operand and results that the last-level cache does not hold (`far_right`,
+    `far_out`: their shares): kernels that do not block read it again for each row."""
     m, n, k = np.asarray(m, float), np.asarray(n, float), np.asarray(k, float)
     ones = np.ones(np.broadcast(m, n, k).shape)
-    return ones, m * n * k, m * n * ones, m * k * ones, n * k * ones
+    return (
+        ones, m * n * k, m * n * ones, m * k * ones, n * k * ones, far_right * (m * n * k), far_out * (m * n) * ones
+    )  # fmt: skip
 
 
 def pass_terms(rows: Array, cols: Array, far: Array) -> tuple[Array, ...]:
@@ -24,7 +27,7 @@ def pass_terms(rows: Array, cols: Array, far: Array) -> tuple[Array, ...]:
     return ones, rows * ones, rows * cols * ones, far * rows * cols
 
 
-TRAINING_TERMS = {"product": 5, "attention": len(prefill_terms(1, 1, 1, 1)), "pass": 4}
+TRAINING_TERMS = {"product": 7, "attention": len(prefill_terms(1, 1, 1, 1)), "pass": 4}
 """Number of terms by form."""
 
 

@@ -13,7 +13,7 @@ from ridgepoint.prediction.used import Used, far_share
 from ridgepoint.quantity import Array
 from ridgepoint.workload import DTYPE_BYTES, POINTWISE, Attention, Linear, Op, Plan, Pointwise
 
-__all__ = ["check_training_law", "far_of", "training_net", "training_times"]
+__all__ = ["check_training_law", "far_of", "far_operands", "training_net", "training_times"]
 
 
 def check_training_law(target: Target) -> None:
@@ -84,7 +84,7 @@ _LEAST_S = 1e-9
 
 def _terms(op: Op, target: Target) -> tuple[Array, ...]:
     if isinstance(op, Linear):
-        return product_terms(op.m, op.n, op.k)
+        return product_terms(op.m, op.n, op.k, *far_operands(op.dtype, op.m, op.n, op.k, target))
     if isinstance(op, Attention):
         (group,) = op.groups
         width = (op.head_dim + (op.value_dim or op.head_dim)) / 2
@@ -92,6 +92,12 @@ def _terms(op: Op, target: Target) -> tuple[Array, ...]:
     assert isinstance(op, Pointwise), f"no law of training for {op}"
     rows = op.table if op.table and op.sweep == "grad_weight" else op.rows  # a dense gradient of the whole table
     return pass_terms(rows, op.cols, far_of(op.kind, op.dtype, rows, op.cols, target))
+
+
+def far_operands(dtype: str, m: Array, n: Array, k: Array, target: Target) -> tuple[Array, Array]:
+    """Shares of a product's right operand and of its results that the last-level cache does not hold."""
+    width = DTYPE_BYTES[dtype]
+    return far_share(width * n * k, target), far_share(width * m * n, target)
 
 
 def far_of(kind: str, dtype: str, rows: Array, cols: Array, target: Target) -> Array:

@@ -13,7 +13,7 @@ from ridgepoint.hardware import Target
 from ridgepoint.hardware.law import prefill_terms
 from ridgepoint.hardware.law_training import TrainingLaw, TrainingNet, pass_terms, product_terms
 from ridgepoint.hardware.nonnegative import fit_nonnegative
-from ridgepoint.prediction.training_step import far_of, training_times
+from ridgepoint.prediction.training_step import far_of, far_operands, training_times
 from ridgepoint.study.net import training_net_plan
 
 __all__ = ["with_training"]
@@ -21,6 +21,8 @@ __all__ = ["with_training"]
 Sample = Mapping[str, Any]
 Vector = npt.NDArray[np.float64]
 _FAR = 0.3
+_FAR_TERMS = {"pass": ((3, 2),), "product": ((5, 1), (6, 2))}
+"""Terms of what no cache holds, and those of all."""
 _MOST_SIGMA = 1.0
 _SIGMA_FLOOR, _NET_FLOOR = 0.03, 0.03
 
@@ -42,8 +44,9 @@ def _law(key: tuple[str, str, str], group: Sequence[Sample], target: Target, sou
     """A sum of terms that cannot be negative, fitted to relative errors; sigma from fits that leave a point out."""
     subject, sweep, dtype = key
     matrix = np.stack([_terms(s, target) for s in group])
-    if group[0]["form"] == "pass" and not np.any(matrix[:, 3] > _FAR * matrix[:, 2]):
-        matrix[:, 3] = 0.0  # nothing that large was measured
+    for far, near in _FAR_TERMS.get(group[0]["form"], ()):
+        if not np.any(matrix[:, far] > _FAR * matrix[:, near]):
+            matrix[:, far] = 0.0  # nothing that large was measured
     seconds = np.array([float(s["seconds"]) for s in group])
     errors = []
     for i in range(len(group)):
@@ -59,7 +62,8 @@ def _law(key: tuple[str, str, str], group: Sequence[Sample], target: Target, sou
 
 def _terms(s: Sample, target: Target) -> Vector:
     if s["form"] == "product":
-        terms = product_terms(s["m"], s["n"], s["k"])
+        m, n, k = float(s["m"]), float(s["n"]), float(s["k"])
+        terms = product_terms(m, n, k, *far_operands(s["act"], m, n, k, target))
     elif s["form"] == "attention":
         tasks, length = s["batch"] * s["heads"], s["length"]
         terms = prefill_terms(tasks, length, tasks * length * (length + 1) / 2, s["head_dim"])
