@@ -14,7 +14,7 @@ from ridgepoint.errors import BadInput, RidgeError
 from ridgepoint.measurement.accuracy import window_losses
 from ridgepoint.measurement.request import AccuracyRequest, SideRequest, TextRequest
 from ridgepoint.measurement.text import PROTOCOLS, check_text, windows_of
-from ridgepoint.study.accuracy import Text, _student95, check_accuracy, paired_difference
+from ridgepoint.study.accuracy import Text, check_accuracy, paired_difference, student95
 from ridgepoint.workload import load_model, weights_directory
 from ridgepoint.workload.families import from_config
 
@@ -28,7 +28,7 @@ CONFIG = {
 @pytest.mark.parametrize("freedom", [7, 9, 15, 29, 99, 199])
 def test_quantiles_are_student_s(freedom: int) -> None:
     """The share of Student's density that lies below, integrated numerically from its definition."""
-    t = np.linspace(0.0, _student95(freedom), 200_001)
+    t = np.linspace(0.0, student95(freedom), 200_001)
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
     below = 0.5 + float(np.trapezoid(scale * (1 + t**2 / freedom) ** (-(freedom + 1) / 2), t))
     assert below == pytest.approx(0.975, abs=2e-4)

@@ -211,7 +211,7 @@ def test_without_the_package_one_line_says_what_to_install(monkeypatch: pytest.M
 
 def test_random_weights_have_no_accuracy_on_tasks() -> None:
     question: Any = SimpleNamespace(
-        workload=load_model("smollm2-135m"), directory="", device="cpu", model="smollm2-135m"
+        workload=load_model("smollm2-135m"), directory="", device="cpu", model="smollm2-135m", phase="decode"
     )
     with pytest.raises(BadInput, match="random weights"):
         check_tasks(question, Tasks((TASK,)))

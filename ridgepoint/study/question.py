@@ -114,30 +114,21 @@ def ask(
         phase, context, new = "forward", 0, 1
     directory = None if isinstance(workload, Traced) else weights_directory(model)
     question = Question(
-        model,
-        workload,
-        str(directory or ""),
-        target,
-        device,
-        phase,
-        context,
-        new,
-        grid,
-        a_text,
-        sides[0],
-        b_texts,
-        tuple(sides[1:]),
-        stack,
-        parallel,
-        _calibration(model, sides, directory, calibration),
-    )
+        model, workload, str(directory or ""), target, device, phase, context, new, grid, a_text, sides[0], b_texts,
+        tuple(sides[1:]), stack, parallel, _calibration(model, sides, directory, calibration),
+    )  # fmt: skip
     check_elsewhere(target, stack, parallel)
     check_launch(target, sides)
-    for side in sides:
-        plan = side.plan(workload, step_for(question, grid[0]))  # refuses what a side cannot do, before anything else
-        if phase == "train":
-            check_training(plan, target)
+    _check_sides(question, sides)
     return question
+
+
+def _check_sides(question: Question, sides: list[Side]) -> None:
+    """Refuse what a side cannot do, before anything else."""
+    for side in sides:
+        plan = side.plan(question.workload, step_for(question, question.grid[0]))
+        if question.phase == "train":
+            check_training(plan, question.target)
 
 
 def _calibration(model: str, sides: list[Side], directory: Path | None, given: str) -> str:
