@@ -197,6 +197,7 @@ def test_an_accuracy_that_was_asked_for_is_refused_before_anything_runs(
         directory=str(weights_directory(model) or ""),
         device="cpu",
         calibration="",
+        phase="decode",
     )
     with pytest.raises(RidgeError, match=said):
         check_accuracy(question, Text(**{**text, "path": path}))
