@@ -274,6 +274,10 @@ class Renamed:
     def parameters(self):
         return self.inner.parameters
 
+    @property
+    def tie_word_embeddings(self):
+        return self.inner.tie_word_embeddings
+
     def forward_ops(self, step, dtype):
         return tuple(replace(op, name=f"node_{i}") for i, op in enumerate(self.inner.forward_ops(step, dtype)))
 
