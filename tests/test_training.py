@@ -118,6 +118,14 @@ def test_names_are_unique_and_every_operator_does_something(batch, new, side):
     assert len({op.name for op in again}) == len(again)
 
 
+def test_a_single_layer_has_no_gradient_in_front_of_its_adapters():
+    one = from_config("one", {**CONFIG, "num_hidden_layers": 1})
+    ops = plan_of("lora", model=one).ops
+    assert all(op.count >= 1 for op in ops)
+    names = {op.name for op in ops}
+    assert "q_proj.lora_b.dx" in names and not names & {"q_proj.dx", "q_proj.lora_a.dx", "input_norm.grad"}
+
+
 # Choices
 
 

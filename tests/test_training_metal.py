@@ -302,3 +302,11 @@ def test_the_stage_yields_what_the_laws_need(monkeypatch):
     assert {net.dtype for net in target.training_nets} == {"fp32", "bf16"}
     for side in ("fp32+full", "fp32+lora+checkpoint", "bf16+lora:targets=qv", "bf16+qlora"):
         assert sum(float(t.seconds) for t in training_times(resolve(side, "fp32").plan(SMALL, STEP), target)) > 0
+
+
+def test_capped_logits_have_the_gradient_of_tanh():
+    from ridgepoint.kernels.pointwise import Softcap
+
+    x = torch.linspace(-40, 40, 9, requires_grad=True)
+    Softcap(30.0)(x).sum().backward()
+    torch.testing.assert_close(x.grad, 1 - torch.tanh(x.detach() / 30.0) ** 2)
