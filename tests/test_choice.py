@@ -25,13 +25,15 @@ SPELLED = (
     "batch:1", "batch:1048576", "threads:1",
     "threads:1024", "eager", "graph", "compile", "math", "flash", "channels-last", "channels-first",
     "int8:dyn:ort", "int4:g32:ort", "int4:g128:ort:head", "inference", "no-grad", "grad",
+    "stored", "stored:int4:g128", "dequantised",
 )  # fmt: skip
 AXES = {"fp32": "dtype", "int8": "weights", "int4": "weights", "nf4": "weights", "fp8": "weights",
         "nvfp4": "weights", "batch": "batch",
         "threads": "threads", "bf16": "dtype", "fp16": "dtype", "eager": "launch", "graph": "launch",
         "math": "attention", "flash": "attention",
         "compile": "launch", "inference": "autograd", "no-grad": "autograd", "grad": "autograd",
-        "channels-last": "layout", "channels-first": "layout"}  # fmt: skip
+        "channels-last": "layout", "channels-first": "layout", "stored": "checkpoint",
+        "dequantised": "checkpoint"}  # fmt: skip
 WEIGHTS = ("int8", "int8:dyn", "int8:dyn:token", "int4:g32", "nf4")
 SMOL = load_model("smollm2-135m")
 
@@ -201,6 +203,12 @@ def test_what_a_side_does_not_name_comes_from_with_then_the_default(text, checkp
 def test_a_dtype_without_a_kernel_is_refused_where_it_was_asked_for(text):
     with pytest.raises(NotSupported, match="has no kernel for"):
         resolve(text, "bf16")
+
+
+def test_choices_without_a_dtype_in_common_are_refused():
+    with pytest.raises(NotSupported, match="int8:dyn:layers=0 in fp32, int4:g32:layers=1 in bf16"):
+        resolve("int8:dyn:layers=0+int4:layers=1", "bf16")
+    assert resolve("int8:dyn:layers=0+int8:dyn:token:layers=1", "bf16").choices[0].dtype == "fp32"  # both take it
 
 
 @given(st.lists(st.sampled_from(SPELLED), unique_by=axis_of, max_size=4).map("+".join),

@@ -12,12 +12,14 @@ from ridgepoint.choice.layout import Layout
 from ridgepoint.choice.nf4 import Nf4
 from ridgepoint.choice.nvfp4 import Nvfp4
 from ridgepoint.choice.precision import Precision
+from ridgepoint.choice.stored import Checkpoint
 from ridgepoint.choice.threads import Threads
 
 __all__ = ["CHOICES"]
 
 CHOICES: tuple[type[Choice], ...] = (
     Precision,
+    Checkpoint,
     Int8,
     Int4,
     Nf4,
