@@ -28,6 +28,7 @@ SPELLED = (
     "int3:g32", "int3:g128:mlp", "window:64", "int4:g32:gptq", "int8:dyn:smooth", "int4:g64:awq:layers=0-3.7", "nf4:skip=2",
     "full", "lora:r=16:alpha=32:targets=all", "lora:r=8:alpha=8:targets=qv", "lora:r=4:alpha=8:targets=all:adapters=9",
     "qlora:r=16:alpha=32:targets=all", "keep", "checkpoint",
+    "stored", "stored:int4:g128", "dequantised",
 )  # fmt: skip
 AXES = {"fp32": "dtype", "int8": "weights", "int4": "weights", "nf4": "weights", "fp8": "weights",
         "nvfp4": "weights", "batch": "batch",
@@ -35,6 +36,7 @@ AXES = {"fp32": "dtype", "int8": "weights", "int4": "weights", "nf4": "weights",
         "math": "attention", "flash": "attention",
         "compile": "launch", "inference": "autograd", "no-grad": "autograd", "grad": "autograd",
         "full": "adapter", "lora": "adapter", "qlora": "adapter", "keep": "recompute", "checkpoint": "recompute",
+        "stored": "checkpoint", "dequantised": "checkpoint",
         "channels-last": "layout", "channels-first": "layout", "int3": "weights", "window": "window"}  # fmt: skip
 WEIGHTS = ("int8", "int8:dyn", "int8:dyn:token", "int4:g32", "nf4")
 SMOL = load_model("smollm2-135m")
@@ -205,6 +207,12 @@ def test_what_a_side_does_not_name_comes_from_with_then_the_default(text, checkp
 def test_a_dtype_without_a_kernel_is_refused_where_it_was_asked_for(text):
     with pytest.raises(NotSupported, match="has no kernel for"):
         resolve(text, "bf16")
+
+
+def test_choices_without_a_dtype_in_common_are_refused():
+    with pytest.raises(NotSupported, match="int8:dyn:layers=0 in fp32, int4:g32:layers=1 in bf16"):
+        resolve("int8:dyn:layers=0+int4:layers=1", "bf16")
+    assert resolve("int8:dyn:layers=0+int8:dyn:token:layers=1", "bf16").choices[0].dtype == "fp32"  # both take it
 
 
 @given(st.lists(st.sampled_from(SPELLED), unique_by=axis_of, max_size=4).map("+".join),

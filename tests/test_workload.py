@@ -342,7 +342,7 @@ def test_missing_fields_are_named(field):
     [
         ({"hidden_act": "gelu"}, "silu"),
         ({"torch_dtype": "float8_e4m3fn"}, "bfloat16"),
-        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "awq"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "bitsandbytes"),
     ],
 )
 def test_what_is_not_modelled_is_refused(changes, says):

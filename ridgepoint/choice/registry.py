@@ -15,6 +15,7 @@ from ridgepoint.choice.lora import Adapter
 from ridgepoint.choice.nf4 import Nf4
 from ridgepoint.choice.nvfp4 import Nvfp4
 from ridgepoint.choice.precision import Precision
+from ridgepoint.choice.stored import Checkpoint
 from ridgepoint.choice.threads import Threads
 from ridgepoint.choice.window import Window
 
@@ -22,6 +23,7 @@ __all__ = ["CHOICES"]
 
 CHOICES: tuple[type[Choice], ...] = (
     Precision,
+    Checkpoint,
     Int8,
     Int4,
     Int3,

@@ -8,9 +8,10 @@ from ridgepoint.choice.base import Choice, Metal
 from ridgepoint.choice.grammar import parse_choices
 from ridgepoint.choice.precision import Precision
 from ridgepoint.choice.registry import CHOICES
+from ridgepoint.choice.stored import with_checkpoint
 from ridgepoint.choice.threads import Threads
 from ridgepoint.errors import NotSupported
-from ridgepoint.workload import Plan, Step, Workload
+from ridgepoint.workload import Plan, Step, StoredFormat, Workload
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,17 +49,22 @@ class Side:
         return reduce(lambda model, choice: choice.on_metal(model, plan, metal), self.choices, model)
 
 
-def resolve(text: str, default_dtype: str, device: str = "cpu", common: str = "", threads: int = 1) -> Side:
+def resolve(
+    text: str, default_dtype: str, device: str = "cpu", common: str = "", threads: int = 1,
+    checkpoint: StoredFormat | None = None,
+) -> Side:  # fmt: skip
     """The side that `text` writes; what it does not name is that of `common` (`--with`), else the default.
 
     The base dtype, where nobody names it, is the checkpoint's if every choice takes it, else the first that the
-    choice prefers (weight-only int8 needs bf16, fbgemm's dynamic int8 needs fp32).
+    choice prefers (weight-only int8 needs bf16, fbgemm's dynamic int8 needs fp32). Of a `checkpoint` that is quantised
+    already, linear layers are as stored unless the side is `dequantised` or gives all of them a format of its own.
     """
     own = parse_choices(text)
     taken = {choice.AXIS for choice in own}
     choices = [*own, *(c for c in parse_choices(common) if c.AXIS not in taken)]
     if not any(isinstance(c, Threads) for c in choices):
         choices.append(Threads(threads))
+    choices = with_checkpoint(choices, checkpoint, device)
     named = next((c for c in choices if isinstance(c, Precision)), None)
     others = [c for c in choices if c is not named]
     # a side's own choice outranks the dtype of `--with`; written in one place, the two must agree
@@ -71,17 +77,13 @@ _ORDER = tuple(dict.fromkeys(choice.AXIS for choice in CHOICES))
 
 
 def _base_dtype(wanted: str, choices: list[Choice], device: str, bound: list[Choice]) -> str:
-    for choice in choices:
-        acts = choice.acts(device)
-        if acts and wanted not in acts:
-            if choice in bound:
-                raise NotSupported(
-                    f"{choice.spelled} has no kernel for {wanted} activations here; {' or '.join(acts)} has"
-                )
-            wanted = acts[0]
-    for choice in choices:
-        if (acts := choice.acts(device)) and wanted not in acts:
-            raise NotSupported(
-                f"{choice.spelled} takes {' or '.join(acts)} and another choice of the side {wanted}; keep one"
-            )
-    return wanted
+    """The dtype wanted, else the first one preferred by a choice that all of them take."""
+    asking = [(choice, acts) for choice in choices if (acts := choice.acts(device))]
+    for choice, acts in asking:
+        if choice in bound and wanted not in acts:
+            raise NotSupported(f"{choice.spelled} has no kernel for {wanted} activations here; {' or '.join(acts)} has")
+    for dtype in (wanted, *(dtype for _, acts in asking for dtype in acts)):
+        if all(dtype in acts for _, acts in asking):
+            return dtype
+    each = ", ".join(f"{choice.spelled} in {' or '.join(acts)}" for choice, acts in asking)
+    raise NotSupported(f"these choices compute in no dtype that they share: {each}; keep one of them")

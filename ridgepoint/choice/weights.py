@@ -12,9 +12,11 @@ from ridgepoint.workload import INT4_GROUPS, Decoder, Linear, Op, Plan, format_n
 if TYPE_CHECKING:
     from torch import nn
 
+    from ridgepoint.engine.convert import ChooseCodes
+
 __all__ = [
     "ALGORITHMS", "RUNGS", "check_algorithm", "check_device", "check_groups", "one_of", "refuse_cpu", "rewrite_linears",
-    "swap_linears",
+    "split_row", "swap_linears",
 ]  # fmt: skip
 
 
@@ -71,24 +73,30 @@ def rewrite_linears(plan: Plan, weight: str, kernel: str, scope: Scope) -> Plan:
     def rewrite(op: Op) -> Op | tuple[Op, ...]:
         if not isinstance(op, Linear) or not scope.takes(op):
             return op
-        stored = replace(op, weight=weight, kernel=kernel)
         if scope.whole or op.role == "head":
-            return stored
+            return replace(op, weight=weight, kernel=kernel)
         assert isinstance(plan.workload, Decoder), "checked before"
         here = op.layers or plan.workload.layers_of_row(op.name)
-        inside = scope.inside(frozenset(here))
-        if not inside:
-            return op
-        if len(inside) == len(here):
-            return stored
-        name = f"{op.name.partition('@')[0]}@{weight}"
-        outside = tuple(n for n in here if n not in inside)
-        return (
-            replace(op, layers=outside, count=len(outside)),
-            replace(stored, name=name, layers=tuple(sorted(inside)), count=len(inside)),
-        )
+        return split_row(op, weight, kernel, here, scope.inside(frozenset(here)))
 
     return plan.rewritten(rewrite)
+
+
+def split_row(
+    op: Linear, weight: str, kernel: str, here: tuple[int, ...], inside: frozenset[int]
+) -> Linear | tuple[Linear, Linear]:
+    """A row that stands for the decoder layers `here`, stored as `weight` in those `inside`: one row, or two."""
+    stored = replace(op, weight=weight, kernel=kernel)
+    if not inside:
+        return op
+    if len(inside) == len(here):
+        return stored
+    name = f"{op.name.partition('@')[0]}@{weight}"
+    outside = tuple(n for n in here if n not in inside)
+    return (
+        replace(op, layers=outside, count=len(outside)),
+        replace(stored, name=name, layers=tuple(sorted(inside)), count=len(inside)),
+    )
 
 
 def check_groups(plan: Plan, weight: str, scope: Scope) -> None:
@@ -103,8 +111,12 @@ def check_groups(plan: Plan, weight: str, scope: Scope) -> None:
             raise NotSupported(f"{weight}: {name} has {k} inputs, not a multiple of {form.group}; {instead}")
 
 
-def swap_linears(model: "nn.Module", plan: Plan, metal: Metal, weight: str, algorithm: str = "") -> "nn.Module":
+def swap_linears(
+    model: "nn.Module", plan: Plan, metal: Metal, weight: str, algorithm: str = "", choose: "ChooseCodes | None" = None
+) -> "nn.Module":
     """Replace each `nn.Linear` whose operator in the plan is stored as `weight` by a module that holds it packed.
+
+    Its codes are those of `choose`, else of `algorithm` where the layer's inputs are known, else the nearest.
 
     `metal.kernels` names the kernel to use by operator name; where it is silent, the top rung of the format's ladder.
     """
@@ -124,5 +136,6 @@ def swap_linears(model: "nn.Module", plan: Plan, metal: Metal, weight: str, algo
         return rungs[-1]
 
     group = int(weight.partition(":g")[2] or 0)
-    codes = chosen_codes(algorithm, metal.inputs) if algorithm and metal.inputs else None
-    return replace_linears(model, select, plan.dtype, group, codes)
+    if choose is None and algorithm and metal.inputs:
+        choose = chosen_codes(algorithm, metal.inputs)
+    return replace_linears(model, select, plan.dtype, group, choose)

@@ -9,15 +9,18 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ridgepoint.engine.models.decoder import DecoderLayer, DecoderModel, rope_of
 from ridgepoint.engine.runs import check_runs
 from ridgepoint.errors import NotSupported
 from ridgepoint.workload.decoder import Decoder
+
+if TYPE_CHECKING:
+    from ridgepoint.engine.checkpoint import Checkpoint
 
 __all__ = ["Convert", "build_random", "load_safetensors"]
 
@@ -76,6 +79,9 @@ def load_safetensors(
 ) -> DecoderModel:
     """The checkpoint in `directory` (Hugging Face's names for Llama), cast to `dtype`, layer by layer.
 
+    Linear layers that it holds quantised (`decoder.stored`) are given to `convert` dequantised, as `StoredLinear`s that
+    remember their codes for as long.
+
     Raises BadInput, with file and tensor, for what is missing, of another shape or has no place in the model, and for
     pickled weights, which are never opened.
     """
@@ -91,16 +97,40 @@ def load_safetensors(
     outer = _outer_names(decoder)
     blocks = [block for block in decoder.blocks for _ in range(block.count)]
     ropes = {block: rope_of(decoder, block, dtype, device) for block in decoder.blocks}
-    checkpoint.copy_into({name: model.get_parameter(own) for name, own in outer.items()})
-    model, read = cast(DecoderModel, convert(model, None)), set(outer)
+    heads = {} if decoder.tie_word_embeddings else {"lm_head": "lm_head"}
+    read = _fill(model, {name: own for own, name in outer.items()}, heads, checkpoint, decoder)
+    model = cast(DecoderModel, _converted(model, None, convert))
     for i, block in enumerate(blocks):
         layer = DecoderLayer(decoder, block, ropes[block], dtype, device)
-        targets = _layer_targets(i, layer)
-        checkpoint.copy_into(targets)
-        read |= targets.keys()
-        model.layers.append(convert(layer, i))
+        linears = {name: f"model.layers.{i}.{_PARENT[name]}" for name, _ in layer.named_children() if name in _PARENT}
+        read |= _fill(layer, _layer_names(i, layer), linears, checkpoint, decoder)
+        model.layers.append(_converted(layer, i, convert))
     checkpoint.refuse_unread(read, ("lm_head.weight",) if decoder.tie_word_embeddings else ())
     return model.eval()
+
+
+def _fill(
+    module: nn.Module, names: dict[str, str], linears: dict[str, str], checkpoint: "Checkpoint", decoder: Decoder
+) -> set[str]:
+    """Fills the parameters of `module` from the tensors that `names` gives them, and its quantised `linears` from theirs;
+    returns the names of the tensors that were read."""
+    filled: set[str] = set()
+    read: set[str] = set()
+    if decoder.stored is not None:
+        from ridgepoint.engine.quantised.linear import read_linears
+
+        filled, read = read_linears(module, linears, checkpoint, decoder.stored)
+    left = {name: module.get_parameter(own).detach() for own, name in names.items() if own not in filled}
+    checkpoint.copy_into(left)
+    return read | left.keys()
+
+
+def _converted(module: nn.Module, layer: int | None, convert: Convert) -> nn.Module:
+    converted = convert(module, layer)
+    from ridgepoint.engine.quantised.linear import forget_codes
+
+    forget_codes(converted)
+    return converted
 
 
 def _without_layers(decoder: Decoder, dtype: str, device: str) -> DecoderModel:
@@ -124,9 +154,10 @@ _PARENT = {
 """Where Hugging Face's Llama keeps the weights of our modules."""
 
 
-def _layer_targets(index: int, layer: DecoderLayer) -> dict[str, Tensor]:
-    targets = {}
-    for name, parameter in layer.named_parameters():
+def _layer_names(index: int, layer: DecoderLayer) -> dict[str, str]:
+    """The checkpoint's name of each parameter of a layer."""
+    names = {}
+    for name, _ in layer.named_parameters():
         module, _, leaf = name.rpartition(".")
-        targets[f"model.layers.{index}.{_PARENT[module]}.{leaf}"] = parameter.detach()
-    return targets
+        names[name] = f"model.layers.{index}.{_PARENT[module]}.{leaf}"
+    return names

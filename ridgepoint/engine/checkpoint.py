@@ -35,11 +35,19 @@ class Checkpoint:
                 for name in names:
                     self._copy(path, file, name, targets[name])
 
+    def tensors(self, names: Iterable[str]) -> dict[str, tuple[Path, Tensor]]:
+        """File and tensor by name, as they are stored; the names must be among `file_of`."""
+        by_file: dict[Path, list[str]] = {}
+        for name in names:
+            by_file.setdefault(self.file_of[name], []).append(name)
+        found = {}
+        for path, inside in by_file.items():
+            with _opened(path) as file:
+                found |= {name: (path, _tensor(path, file, name)) for name in inside}
+        return found
+
     def _copy(self, path: Path, file: Any, name: str, target: Tensor) -> None:
-        try:
-            tensor = file.get_tensor(name)
-        except SafetensorError:
-            raise BadInput(f"{path}: no tensor {name!r} in it, though {_INDEX} says so") from None
+        tensor = _tensor(path, file, name)
         if tensor.shape != target.shape:
             raise BadInput(f"{path}: {name} is {list(tensor.shape)}; config.json asks for {list(target.shape)}")
         if not tensor.is_floating_point() or tensor.element_size() < 2:
@@ -55,6 +63,13 @@ class Checkpoint:
             raise BadInput(
                 f"{self.file_of[left[0]]}: tensor {left[0]!r}{more} has no place in the model of config.json"
             )
+
+
+def _tensor(path: Path, file: Any, name: str) -> Tensor:
+    try:
+        return file.get_tensor(name)
+    except SafetensorError:
+        raise BadInput(f"{path}: no tensor {name!r} in it, though {_INDEX} says so") from None
 
 
 def open_checkpoint(directory: Path) -> Checkpoint:

@@ -16,7 +16,7 @@ from ridgepoint.measurement.session import ChildDied, Session
 from ridgepoint.measurement.text import PROTOCOLS, windows_of
 from ridgepoint.store import Provenance, Store, new_record
 from ridgepoint.study.question import CALIBRATION, Question, calibration_request
-from ridgepoint.workload import Decoder, heldout_text
+from ridgepoint.workload import Decoder, heldout_text, stored_of
 
 __all__ = [
     "REFERENCE", "TOLERANCE", "Difference", "Text", "accuracy_of", "check_accuracy", "judged", "no_accuracy_reason",
@@ -26,7 +26,8 @@ __all__ = [
 TOLERANCE = 0.01
 """Nats per token, 1 % of perplexity: a loss that nobody acts on. Fixed before anything is measured."""
 REFERENCE = "fp32"
-"""The unquantised model: the checkpoint's weights as they are, computed in fp32."""
+"""The unquantised model: the checkpoint's weights as they are, computed in fp32; of one that is quantised already, those that
+its codes stand for."""
 _FEWEST = 8
 
 
@@ -170,7 +171,8 @@ def _measured(
     question: Question, text: Text, sides: Mapping[str, Side], session: Session
 ) -> list[list[dict[str, float]]]:
     """[windows][reference, a, b, …]: loss, kl and top1 of each."""
-    reference = resolve(REFERENCE, question.workload.dtype, question.device)
+    text_of = f"{REFERENCE}+dequantised" if stored_of(question.workload) else REFERENCE
+    reference = resolve(text_of, question.workload.dtype, question.device)
     request = _request(question, text, (reference, *sides.values()))
     return [m["sides"] for m in session.ask(request) if m["kind"] == "window"]
 

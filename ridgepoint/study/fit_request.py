@@ -25,7 +25,7 @@ from ridgepoint.prediction.capacity_training import (
     training,
     training_needs,
 )
-from ridgepoint.workload import Decoder, Plan, decode
+from ridgepoint.workload import Decoder, Plan, decode, stored_of
 
 __all__ = ["Assumed", "Outcome", "ServingRequest", "TrainingRequest", "check_with", "spelled"]
 
@@ -180,4 +180,4 @@ def spelled(with_: str, plan: Plan) -> str:
 
 def _plan(model: Decoder, with_: str, target: Target) -> Plan:
     device = "cpu" if target.kind == "cpu" else "cuda"
-    return resolve(with_, model.dtype, device).plan(model, decode(1, 1))
+    return resolve(with_, model.dtype, device, checkpoint=stored_of(model)).plan(model, decode(1, 1))

@@ -38,6 +38,7 @@ from ridgepoint.workload import (
     forward,
     mixed,
     prefill,
+    stored_of,
     train,
     weights_directory,
 )
@@ -82,7 +83,7 @@ def set_side(
     check_elsewhere(target, stack, parallel)
     workload = subject_named(model, traced_in(side))
     check_step(model, workload, step.phase, max(int(g.context) for g in step.groups))
-    settled = resolve(side, workload.dtype, device, "", threads)
+    settled = resolve(side, workload.dtype, device, "", threads, stored_of(workload))
     if isinstance(workload, Traced):
         step = forward(step.sequences, 1)
     if isinstance(workload, Encoder):

@@ -23,6 +23,7 @@ from ridgepoint.workload import (
     decode,
     forward,
     prefill,
+    stored_of,
     train,
     weights_directory,
 )
@@ -102,7 +103,7 @@ def ask(
     a_text, b_texts = parse_bet(bet)
     if len(set(b_texts)) < len(b_texts):
         raise BadInput(f"{bet!r} names a side twice; once is enough")
-    sides = [resolve(text, workload.dtype, device, common, threads) for text in (a_text, *b_texts)]
+    sides = [resolve(text, workload.dtype, device, common, threads, stored_of(workload)) for text in (a_text, *b_texts)]
     a_text, *labels = (_label(text, common) for text in (a_text, *b_texts))
     b_texts = tuple(labels)
     grid = _grid(sides, batches)

@@ -22,7 +22,7 @@ from ridgepoint.result import Value
 from ridgepoint.study.prices import Price, price_of
 from ridgepoint.study.question import check_step
 from ridgepoint.study.serving_fits import interval_sigmas, serving_fit
-from ridgepoint.workload import ALONE, Parallel, Plan, decode, load_model, prefill
+from ridgepoint.workload import ALONE, Parallel, Plan, decode, load_model, prefill, stored_of
 
 __all__ = ["SLO_METRICS", "LoadAnswer", "LoadRow", "OnTarget", "PowerModel", "loaded_server", "parse_slo"]
 
@@ -152,7 +152,7 @@ def loaded_server(
             raise NotSupported(
                 f"{target.name} was calibrated itself; loaded servers are predicted for datasheet targets"
             )
-        settled = resolve(with_, workload.dtype, "cpu" if target.kind == "cpu" else "cuda", "", 1)
+        settled = resolve(with_, workload.dtype, "cpu" if target.kind == "cpu" else "cuda", "", 1, stored_of(workload))
         plan = replace(
             settled.plan(workload, decode(1, isl)), stack=stack or DEFAULT_STACK, parallel=parallel, launch="graph"
         )

@@ -20,6 +20,7 @@ from ridgepoint.workload.source import (
     weights_directory,
 )
 from ridgepoint.workload.step import Group, Step, decode, forward, mixed, prefill, train
+from ridgepoint.workload.stored import StoredFormat, stored_format, stored_of
 from ridgepoint.workload.traced import Call, Traced
 from ridgepoint.workload.training import trained_parameters
 
@@ -54,6 +55,7 @@ __all__ = [
     "Role",
     "Routing",
     "Step",
+    "StoredFormat",
     "Sweep",
     "Traced",
     "Workload",
@@ -69,6 +71,8 @@ __all__ = [
     "mixed",
     "prefill",
     "sharded",
+    "stored_format",
+    "stored_of",
     "train",
     "trained_names",
     "trained_parameters",

@@ -52,16 +52,11 @@ def read(name: str, config: Mapping[str, Any], kind: type[Config]) -> Config:
 
 
 def check(name: str, c: msgspec.Struct) -> None:
-    """Refuse sizes that cannot be, heads that do not divide, and checkpoints that are quantised already."""
+    """Refuse sizes that cannot be."""
     for field, limit in LIMITS.items():
         value = getattr(c, field, None)
         if value is not None and not 1 <= value <= limit:
             raise BadInput(f"{name}: config.json: {field} is {value}; possible is 1 to {limit}")
-    if quantised := getattr(c, "quantization_config", None):
-        method = str(quantised.get("quant_method", "unnamed"))
-        raise NotSupported(
-            f"{name}: its checkpoint is already quantised ({method[:40]}); give the model that it was made from"
-        )
 
 
 def dtype_of(name: str, c: Any) -> str:

@@ -8,6 +8,7 @@ from ridgepoint.workload.attention import AttentionSpec, Latent
 from ridgepoint.workload.feedforward import MlpSpec, Routing
 from ridgepoint.workload.op import Linear, Op, Pointwise
 from ridgepoint.workload.step import Step, decode
+from ridgepoint.workload.stored import StoredFormat
 
 __all__ = ["AttentionSpec", "Block", "Decoder", "Latent", "MlpSpec", "Norm", "Routing"]
 
@@ -81,6 +82,8 @@ class Decoder:
     softcap: bool = False
     final_norm: bool = True
     not_modelled: tuple[str, ...] = field(default=())
+    stored: StoredFormat | None = None
+    """How the checkpoint keeps its linear layers, where it is quantised already; operators here are those of `dtype`."""
 
     @cached_property
     def parameters(self) -> int:

@@ -1,12 +1,14 @@
 """Model families by `model_type`: one builder each."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from ridgepoint.errors import BadInput, UnknownName
+from ridgepoint.errors import BadInput, NotSupported, UnknownName
 from ridgepoint.workload import bert_vit, deepseek, gemma, gpt2, llama, mixture, phi3
 from ridgepoint.workload.decoder import Decoder
 from ridgepoint.workload.encoder import Encoder
+from ridgepoint.workload.stored import stored_format
 
 __all__ = ["FAMILIES", "from_config"]
 
@@ -33,4 +35,10 @@ def from_config(name: str, config: Any) -> Decoder | Encoder:
     model_type = config.get("model_type", "llama")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UnknownName("model family", str(model_type), FAMILIES, f"asked for by model_type in {name}")
-    return FAMILIES[model_type](name, config)
+    model = FAMILIES[model_type](name, config)
+    stored = stored_format(name, config.get("quantization_config"))
+    if stored is None:
+        return model
+    if isinstance(model, Encoder):
+        raise NotSupported(f"{name}: a quantised encoder is not modelled; give the model that it was made from")
+    return replace(model, stored=stored)
