@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from ridgepoint.cli import calibrate, fit, load, mix, records, results, targets, validate, why
+from ridgepoint.cli import calibrate, fit, load, mix, promises, records, results, targets, validate, why
 from ridgepoint.cli.options import INTERRUPTED
 from ridgepoint.errors import RidgeError
 
@@ -31,6 +31,7 @@ app.command("targets")(targets.targets)
 app.command("fit")(fit.fit)
 app.command("load")(load.load)
 app.command("validate")(validate.validate)
+app.command("promises")(promises.promises)
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ KINDS = (
     "measurement",
     "accuracy",
     "mix",
+    "promise",
     "failure",
 )
 SCHEMA = 1
