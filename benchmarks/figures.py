@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from promise_figures import promise_figures
 from sheet_figures import held_out_table, read_record, sheet_figures, whole_gpus_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +52,7 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
             for name in ("import_s", "help_s", "prediction_ms", "report_s")
             if name in record
         }
-    found |= sheet_figures(records)
+    found |= sheet_figures(records) | promise_figures(records)
     if record := read_record(records, "datasheet.json"):
         found["sheet.per_s"] = f"{record['configurations_per_s']:,.0f}"
         found["sheet.single_ms"] = f"{record['single_prediction_ms']:.1f}"

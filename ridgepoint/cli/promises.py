@@ -127,6 +127,7 @@ def _document(ran: "Ran", made: "Provenance") -> dict[str, Any]:
     return {
         "machine": dict(made.machine), "versions": dict(made.versions), "complete": ran.complete,
         "outcomes": [msgspec.to_builtins(o) for o in ran.outcomes], "score": [asdict(row) for row in score(ran.outcomes)],
+        "by_case": {o.case: [asdict(row) for row in score([o])] for o in ran.outcomes if o.measured},
         "refused": [asdict(refused) for refused in ran.refused],
     }  # fmt: skip
 

@@ -7,11 +7,13 @@ from ridgepoint.study.promises.outcome import Comparison, Outcome
 from ridgepoint.study.promises.scoring import Row
 
 __all__ = [
-    "NAMES", "SCORE_HEAD", "ends", "flip_words", "held_words", "known_words", "last_words", "markdown_table", "score_cells",
+    "NAMES", "SCORE_HEAD", "case_score", "ends", "flip_words", "held_words", "known_words", "last_words", "markdown_table",
+    "score_cells", "show_flip",
 ]  # fmt: skip
 
-NAMES = {"predicted": "Ridgepoint", "claim": "the promise (bits, bytes or FLOPs)", "roofline": "roofline"}
-SCORE_HEAD = ("said by", "sign right, effects > 10 %", "no effect called so", "mean error", "flip within 2x")
+NAMES = {"predicted": "Ridgepoint", "claim": "the promise", "roofline": "roofline"}
+SCORE_HEAD = ("said by", "sign right", "flat called flat", "mean error", "flips within 2x")
+"""Signs of effects beyond 10 %; points within 10 % of A; errors of the speed-up."""
 
 
 def ends(points: Sequence[Comparison], field: str) -> str:
@@ -24,7 +26,12 @@ def ends(points: Sequence[Comparison], field: str) -> str:
 def flip_words(outcome: Outcome, by: str) -> str:
     """`"; flips at 7"`, or nothing."""
     flip = outcome.flips.get(by)
-    return f"; flips at {flip:.0f}" if flip else ""
+    return f"; flips at {show_flip(flip)}" if flip else ""
+
+
+def show_flip(flip: float) -> str:
+    """`"13"`, `"7.6"`: a flip is known to a few per cent at best."""
+    return f"{flip:.0f}" if flip >= 10 else f"{flip:.1f}"
 
 
 def known_words(outcome: Outcome) -> str:
@@ -59,6 +66,14 @@ def score_cells(row: Row) -> tuple[str, ...]:
         NAMES[row.by], *(f"{right} of {n}" for right, n in pairs), percent(row.magnitude),
         f"{row.flips_right} of {row.flips_n}",
     )  # fmt: skip
+
+
+def case_score(row: Row) -> str:
+    """The score of a single case in words: `"Ridgepoint 2 of 2 signs, 8.1 % off"`."""
+    signs = f"{row.sign_right} of {row.sign_n} signs, " if row.sign_n else ""
+    flat = f"flat {row.flat_right} of {row.flat_n}, " if row.flat_n else ""
+    flips = f", flip {'right' if row.flips_right else 'wrong'}" if row.flips_n else ""
+    return f"{NAMES[row.by]} {signs}{flat}{percent(row.magnitude)} off{flips}"
 
 
 def markdown_table(outcomes: Sequence[Outcome], rows: Sequence[Row]) -> str:

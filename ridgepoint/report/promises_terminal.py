@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Group, RenderableType
 
 from ridgepoint.report.grid_terminal import add, grid, heading, line, pairs
-from ridgepoint.report.promise_words import SCORE_HEAD, held_words, last_words, score_cells
+from ridgepoint.report.promise_words import SCORE_HEAD, case_score, held_words, last_words, score_cells, show_flip
 from ridgepoint.report.words import ABSENT, factor, span
 from ridgepoint.study.promises.availability import Availability
 from ridgepoint.study.promises.case import Case
@@ -36,19 +36,13 @@ def _parts(ran: Ran) -> Iterator[RenderableType]:
     measured = [o for o in ran.outcomes if not o.on_paper]
     if measured:
         yield heading("promised and measured")
-        yield _points(measured, "measured")
-        flips = [(o.case, _flips(o)) for o in measured if any(o.flips.values())]
-        if flips:
-            yield heading("batch where the faster side changes")
-            yield pairs(flips)
+        yield from _points(measured, True)
         yield heading("score: what was measured, by who said it")
         yield _score(ran.outcomes)
     paper = [o for o in ran.outcomes if o.on_paper]
     if paper:
         yield heading("on paper only: nothing was measured, and nothing of it is in the score")
-        speedups = [o for o in paper if o.points]
-        if speedups:
-            yield _points(speedups, "paper")
+        yield from _points([o for o in paper if o.points], False)
         yield pairs(row for o in paper if o.said for row in _said(o))
     if ran.refused:
         yield heading("not run")
@@ -60,26 +54,38 @@ def _parts(ran: Ran) -> Iterator[RenderableType]:
         yield line("interrupted: what was measured is kept, and the same command goes on", "yellow")
 
 
-def _points(outcomes: Sequence[Outcome], kind: str) -> RenderableType:
-    shown = ("measured", "95 %") if kind == "measured" else ()
-    table = grid(("<case", "batch", "promised", "roofline", "predicted", "80 %", *shown, "<known", "<found"))
+def _points(outcomes: Sequence[Outcome], measured: bool) -> Iterator[RenderableType]:
+    """A table for each case, below a line that names it."""
+    shown = ("measured", "95 %") if measured else ()
     for outcome in outcomes:
-        for i, p in enumerate(outcome.points):
-            add(table, "" if i else outcome.case, *_cells(p, bool(shown)))
-    return table
+        yield line(f"{outcome.case}  {outcome.asked}", "bold" if measured else "")
+        table = grid(("batch", "promised", "roof", "predicted", "80 %", *shown, "known, found"))
+        for p in outcome.points:
+            add(table, *_cells(p, measured))
+        yield table
+        if any(outcome.flips.values()):
+            yield line(f"flips: {_flips(outcome)}", "dim")
+        if measured and outcome.measured:
+            yield line(f"score: {'; '.join(case_score(row) for row in score([outcome]))}", "dim")
 
 
 def _cells(p: Comparison, measured: bool) -> tuple[str, ...]:
     seen = (factor(p.measured), span(p.measured_low, p.measured_high)) if measured else ()
     return (
         str(p.batch), factor(p.claim), factor(p.roofline), factor(p.predicted), span(p.predicted_low, p.predicted_high),
-        *seen, p.known or ABSENT, held_words(p.stands),
+        *seen, _known(p),
     )  # fmt: skip
+
+
+def _known(p: Comparison) -> str:
+    if not p.known:
+        return ABSENT
+    return p.known if p.stands is None else f"{p.known}, {held_words(p.stands)}"
 
 
 def _flips(outcome: Outcome) -> str:
     known = outcome.flip_known
-    words = [f"{by} {f'{flip:.0f}' if flip else 'none'}" for by, flip in sorted(outcome.flips.items())]
+    words = [f"{by} {show_flip(flip) if flip else 'none'}" for by, flip in sorted(outcome.flips.items())]
     return ", ".join(words) + (f"; known: {known[0]:g} to {known[1]:g}" if known else "")
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ridgepoint.choice import parse_bet, parse_choices
 from ridgepoint.engine.runs import check_runs
-from ridgepoint.errors import BadInput, NotSupported, RidgeError, UnknownName
+from ridgepoint.errors import NotSupported, RidgeError, UnknownName
 from ridgepoint.prediction import step_time
 from ridgepoint.study.promises.case import Case, Why
 from ridgepoint.study.promises.paper import on_paper, paper_outcome, question_of
@@ -80,6 +80,4 @@ def _question(case: Case) -> Question | None:
     for batch in question.grid:
         for side in (question.a, *question.b):
             step_time(plan_for(question, side, batch), question.target)
-    if case.run.batches != question.grid:
-        raise BadInput(f"case {case.name}: its grid is {', '.join(map(str, question.grid))}; write those batches")
     return question

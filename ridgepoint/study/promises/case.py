@@ -139,7 +139,7 @@ class Why(Base, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="why"
 
     run: WhyRun
     claim: Claim
-    known: tuple[Known, ...]
+    known: tuple[Known, ...] = ()
     flip: Flip | None = None
 
 
@@ -148,7 +148,7 @@ class Machines(Base, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
 
     run: MachinesRun
     claim: Claim
-    known: tuple[Known, ...]
+    known: tuple[Known, ...] = ()
 
 
 class Fit(Base, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="fit"):
@@ -185,16 +185,30 @@ def _check(name: str, case: Case) -> None:
         raise BadInput(f"case {name}: cite a thread with its title, owner/repository and number")
     if not 0 < case.seconds <= 600 or not all((case.question, case.promise, case.holds)):
         raise BadInput(f"case {name}: needs question, promise, holds and seconds (0 to 600)")
-    if not isinstance(case, Why | Machines):
-        return
-    if wrong := [k.batch for k in case.known if k.batch not in case.run.batches]:
+    if isinstance(case, Mfu) and not 0 < case.run.mfu < 100:
+        raise BadInput(f"case {name}: an MFU of {case.run.mfu} was never reported; 1 is 100 %")
+    if isinstance(case, Why | Machines):
+        _check_speedup(name, case)
+
+
+def _check_speedup(name: str, case: Why | Machines) -> None:
+    grid = case.run.batches
+    if not grid or grid != tuple(sorted(set(grid))) or grid[0] < 1:
+        raise BadInput(f"case {name}: batches are positive, each larger than the one before")
+    if wrong := [k.batch for k in case.known if k.batch not in grid]:
         raise BadInput(f"case {name}: known of batch {wrong[0]}, which the run does not have")
     if (case.claim.ratio == "zeros") != (case.claim.zeros is not None) or not 0 <= (case.claim.zeros or 0.0) < 1:
         raise BadInput(f"case {name}: a claim by zeros, and only that, names their share, from 0 to below 1")
-    if isinstance(case, Why) and len(parse_bet(case.run.bet)[1]) != 1:
+    if not isinstance(case, Why):
+        return
+    try:
+        sides = parse_bet(case.run.bet)[1]
+    except BadInput as error:
+        raise BadInput(f"case {name}: {error}") from None
+    if len(sides) != 1:
         raise BadInput(f"case {name}: {case.run.bet!r} has several B's; a case is about one")
-    if isinstance(case, Why) and case.flip and not 0 < case.flip.low <= case.flip.high:
-        raise BadInput(f"case {name}: a flip is known from `low` to `high`, both positive")
+    if case.flip and not 0 < case.flip.low <= case.flip.high <= 2**20:
+        raise BadInput(f"case {name}: a flip is known from `low` to `high`, both positive batches")
 
 
 def packaged_cases() -> Path:

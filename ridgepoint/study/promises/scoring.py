@@ -15,10 +15,14 @@ FORECASTERS = ("predicted", "claim", "roofline")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One forecaster over measured cases. `flat`: measured within 10 % of A, and called so."""
+    """One forecaster over measured cases. `flat`: measured within 10 % of A, and called so.
+
+    Undecided points, whose interval spans 1, have no sign and are not flat; they count for the magnitude all the same.
+    """
 
     by: str
     points: int
+    undecided: int
     sign_right: int
     sign_n: int
     """Of points whose measured effect exceeds 10 %."""
@@ -39,12 +43,14 @@ def score(outcomes: Iterable[Outcome]) -> list[Row]:
 
 def _row(by: str, outcomes: Sequence[Outcome]) -> Row:
     points = [p for o in outcomes for p in o.measured]
-    clear = [p for p in points if call_of(p.measured or 1.0) != "flat"]
-    flat = [p for p in points if call_of(p.measured or 1.0) == "flat"]
+    decided = [p for p in points if p.verdict != "undecided"]
+    clear = [p for p in decided if call_of(p.measured or 1.0) != "flat"]
+    flat = [p for p in decided if call_of(p.measured or 1.0) == "flat"]
     errors = [abs(getattr(p, by) / p.measured - 1) for p in points if p.measured]
     flips = [right for o in outcomes if (right := flip_right(o, by)) is not None]
     return Row(
-        by=by, points=len(points), sign_right=sum(sign_right(p, by) for p in clear), sign_n=len(clear),
+        by=by, points=len(points), undecided=len(points) - len(decided),
+        sign_right=sum(sign_right(p, by) for p in clear), sign_n=len(clear),
         flat_right=sum(call_of(getattr(p, by)) == "flat" for p in flat), flat_n=len(flat),
         magnitude=sum(errors) / len(errors) if errors else None, flips_right=sum(flips), flips_n=len(flips),
     )  # fmt: skip
