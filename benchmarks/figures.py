@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from model_figures import model_figures
+from promise_figures import promise_figures
 from sheet_figures import held_out_table, read_record, sheet_figures, whole_gpus_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +57,7 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
         }
     if record := read_record(records, "batch.json"):
         found |= _batch(record)
-    found |= sheet_figures(records) | model_figures(records)
+    found |= sheet_figures(records) | model_figures(records) | promise_figures(records)
     if record := read_record(records, "datasheet.json"):
         found["sheet.per_s"] = f"{record['configurations_per_s']:,.0f}"
         found["sheet.single_ms"] = f"{record['single_prediction_ms']:.1f}"

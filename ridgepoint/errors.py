@@ -27,6 +27,7 @@ class UnknownName(RidgeError):
     """A target, model, choice or option that does not exist; names the nearest that does."""
 
     def __init__(self, what: str, name: str, known: Iterable[str], hint: str = ""):
+        self.what, self.name = what, name
         names = sorted(known)
         near = get_close_matches(name, names, n=3, cutoff=0.5)
         tail = f"did you mean {' or '.join(near)}?" if near else f"known: {_some(names)}"

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from ridgepoint.cli import batch, calibrate, fit, load, mix, records, results, targets, validate, why
+from ridgepoint.cli import batch, calibrate, fit, load, mix, promises, records, results, targets, validate, why
 from ridgepoint.cli.options import INTERRUPTED
 from ridgepoint.errors import RidgeError
 
@@ -32,6 +32,7 @@ app.command("fit")(fit.fit)
 app.command("batch")(batch.batch)
 app.command("load")(load.load)
 app.command("validate")(validate.validate)
+app.command("promises")(promises.promises)
 
 
 def main() -> None:

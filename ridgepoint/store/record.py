@@ -19,7 +19,7 @@ __all__ = ["ID_LENGTH", "KINDS", "SCHEMA", "Provenance", "Record", "canonical", 
 
 KINDS = (
     "bet", "point", "answer", "batch-bet", "batch-point", "batch-answer", "calibration-run", "probe", "calibration",
-    "measurement", "accuracy", "curve", "mix", "failure",
+    "measurement", "accuracy", "curve", "mix", "promise", "failure",
 )  # fmt: skip
 SCHEMA = 1
 """Version of the record body; a later version can read earlier ones."""
