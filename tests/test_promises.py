@@ -378,6 +378,20 @@ def test_ctrl_c_keeps_what_was_measured(at_host, monkeypatch):
     assert not ran.complete and [o.case for o in ran.outcomes] == ["mfu-above-100"]
 
 
+def test_a_case_that_was_cut_short_is_kept_with_its_points_or_not_at_all(at_host, monkeypatch):
+    from ridgepoint.study.promises import settle
+
+    case = decode_case("one", TEXT.encode())
+    monkeypatch.setattr(settle, "why", lambda *asked: None)
+    for points, kept in (((), []), ((point(1, 2.0, 2.2, 4.0),), ["one"])):
+        cut = lambda outcome, answer, points=points: replace(outcome, complete=False, points=points)  # noqa: E731
+        monkeypatch.setattr(settle, "_settled", cut)
+        with Store(at_host / f"{len(points)}.db") as store:
+            ran = run_cases([case, CASES["mfu-above-100"]], store, MADE, Silent(), Effort(), 1e12)
+            assert [r.body["outcome"]["case"] for r in store.records(kind="promise")] == kept
+        assert not ran.complete and [o.case for o in ran.outcomes] == kept, "nothing after it is begun"
+
+
 def test_known_by_features_of_the_cpu(at_host):
     """What holds on CPUs without bf16 units is not said of those that have them."""
     case = CASES["bf16-not-faster"]

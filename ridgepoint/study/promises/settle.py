@@ -73,15 +73,19 @@ def run_cases(
             outcome = each.outcome
             if each.found.status == "here":
                 outcome = _measured(each, store, provenance, watcher, effort, available_bytes)
+            if not outcome.complete and not outcome.measured:
+                break
             kept = new_record("promise", {"outcome": to_builtins(outcome)}, provenance, outcome.bet, outcome.flags)
             store.append(kept)
             done.append(replace(outcome, created=kept.created))
             watcher.outcome(done[-1])
             if not outcome.complete:
-                return Ran(tuple(done), tuple(refused), False)
+                break
+        else:
+            return Ran(tuple(done), tuple(refused), True)
     except KeyboardInterrupt:
-        return Ran(tuple(done), tuple(refused), False)
-    return Ran(tuple(done), tuple(refused), True)
+        pass
+    return Ran(tuple(done), tuple(refused), False)
 
 
 def _placed(
