@@ -25,7 +25,7 @@ SPELLED = (
     "batch:1", "batch:1048576", "threads:1",
     "threads:1024", "eager", "graph", "compile", "math", "flash", "channels-last", "channels-first",
     "int8:dyn:ort", "int4:g32:ort", "int4:g128:ort:head", "inference", "no-grad", "grad",
-    "stored", "stored:int4:g128", "dequantised",
+    "stored", "stored:int4:g128", "dequantised", "kv:int8", "kv:fp8", "kv:int4",
 )  # fmt: skip
 AXES = {"fp32": "dtype", "int8": "weights", "int4": "weights", "nf4": "weights", "fp8": "weights",
         "nvfp4": "weights", "batch": "batch",
@@ -33,7 +33,7 @@ AXES = {"fp32": "dtype", "int8": "weights", "int4": "weights", "nf4": "weights",
         "math": "attention", "flash": "attention",
         "compile": "launch", "inference": "autograd", "no-grad": "autograd", "grad": "autograd",
         "channels-last": "layout", "channels-first": "layout", "stored": "checkpoint",
-        "dequantised": "checkpoint"}  # fmt: skip
+        "dequantised": "checkpoint", "kv": "kv"}  # fmt: skip
 WEIGHTS = ("int8", "int8:dyn", "int8:dyn:token", "int4:g32", "nf4")
 SMOL = load_model("smollm2-135m")
 

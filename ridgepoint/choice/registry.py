@@ -7,6 +7,7 @@ from ridgepoint.choice.batch import Batch
 from ridgepoint.choice.fp8 import Fp8
 from ridgepoint.choice.int4 import Int4
 from ridgepoint.choice.int8 import Int8
+from ridgepoint.choice.kv import KvCacheFormat
 from ridgepoint.choice.launch import Launch
 from ridgepoint.choice.layout import Layout
 from ridgepoint.choice.nf4 import Nf4
@@ -26,6 +27,7 @@ CHOICES: tuple[type[Choice], ...] = (
     Fp8,
     Nvfp4,
     AttentionKernel,
+    KvCacheFormat,
     Layout,
     Batch,
     Autograd,
