@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -164,6 +165,38 @@ def test_what_is_read_is_what_attention_sees() -> None:
     assert reads == {"kv_read": 3 * 101, "kv_read#2": 3 * 8}
     store = KvStore.zeros((1, 2, 40, 32), "int8")
     assert KvRead(torch.float32)(store, store, 8)[0].shape[2] == 8
+
+
+@pytest.mark.parametrize("new", [1, 12])
+def test_the_model_reads_a_window_alone_where_one_token_is_new(new: int) -> None:
+    model = quantise_cache(build_random(WINDOWED, "fp32"), "fp32")
+    lengths = []
+    for layer in model.layers:
+        layer.kv_read.register_forward_hook(lambda _, args, out: lengths.append(out[0].shape[2]))
+    cache = KvCache(WINDOWED, 1, 40, "fp32", format="int8")
+    model(torch.arange(20)[None], cache, 0)
+    lengths.clear()
+    model(torch.arange(new)[None], cache, 20)
+    assert lengths == ([21, 8, 8] if new == 1 else [32, 32, 32])
+
+
+def test_laws_of_the_stage_take_the_place_of_counted_passes() -> None:
+    """`ridge calibrate --kv` yields samples whose fit is a law of its own kind; a prediction then names and uses it."""
+    from ridgepoint.measurement.calibrate.kv_cache import kv_cache_samples
+    from ridgepoint.study.fit import fit_pointwise
+
+    samples = list(kv_cache_samples("int8", "bf16", 1e-4, 1e6))
+    assert {s["kind"] for s in samples} == {"kv_read_int8", "kv_write_int8"}
+    assert all(s["seconds"] > 0 for s in samples)
+    doubled = [{**s, "seconds": 1e-6 + 2e-9 * s["rows"] * s["cols"]} for s in samples]
+    laws = fit_pointwise(doubled, "x")
+    read = next(law for law in laws if law.kind == "kv_read_int8")
+    assert read.terms == pytest.approx((1e-6, 0, 2e-9), rel=1e-3, abs=1e-12)
+    target = msgspec.structs.replace(TARGET, pointwise=(*TARGET.pointwise, *laws))
+    plan = resolve("kv:int8", "bf16").plan(MODEL, decode(4, 999))
+    (row,) = [row for row in predict(plan, target).ops if row.name == "kv_read"]
+    assert row.kernel == "kv_read_int8"
+    assert row.time_s == pytest.approx(3 * (1e-6 + 2e-9 * 4000 * 128), rel=0.2)  # and what a network adds per call
 
 
 def test_memory_moves_from_the_cache_to_the_codes() -> None:

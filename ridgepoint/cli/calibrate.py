@@ -31,6 +31,7 @@ def calibrate(
     ort: Annotated[
         bool, typer.Option("--ort", help="Add ONNX Runtime's kernels for linear layers, where it is installed.")
     ] = False,
+    kv: Annotated[bool, typer.Option("--kv", help="Add KV caches in int8, fp8 and int4.")] = False,
     from_: Annotated[
         Path | None,
         typer.Option("--from", help="Fit a datasheet target to a sweep of operators in this CSV; measures nothing."),
@@ -44,11 +45,12 @@ def calibrate(
     from ridgepoint.report.terminal import card
 
     if from_ is not None:
-        if show or refit or modules or compile_ or ort or name:
+        if show or refit or modules or compile_ or ort or kv or name:
             raise BadInput("--from fits a target to a file and measures nothing; leave the other options out")
         return _from_file(from_)
 
-    stages = [name for name, asked in (("modules", modules), ("compile", compile_), ("ort", ort)) if asked]
+    asked = {"modules": modules, "compile": compile_, "ort": ort, "kv": kv}
+    stages = [stage for stage, wanted in asked.items() if wanted]
     _check(name, device, stages, show, refit)
     if show:
         Console().print(card(load_target(name or "host", device)))

@@ -32,7 +32,7 @@ def calibrate(
     `limit_s` and `rehearse` are for a GPU: the longest time that its stages may take, and a run of their code on the
     CPU whose figures mean nothing. `stage` "modules" measures what modules beyond decoders are made of, "compile" what
     torch.compile costs; each is joined to the newest calibration of this machine, which is made first where there is none,
-    and to the other stages that were joined to the same ("ort": ONNX Runtime's linear layers).
+    and to the other stages that were joined to the same ("ort": ONNX Runtime's linear layers, "kv": quantised KV caches).
     """
     with claimed(store):
         base = None
