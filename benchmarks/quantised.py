@@ -1,6 +1,6 @@
 """Held-out loss of trained models after quantisation by each algorithm, against rounding to nearest at equal bits.
 
-    python benchmarks/quantised.py --out benchmarks/records [--stories ../shared/weights]
+    python benchmarks/quantised.py --out benchmarks/records [--stories ../shared/weights] [--formats int4:g32,int4:g128]
 
 pocket on its own held-out text; with --stories also llama2.c's stories260K, on stories that it tells itself (another seed
 than those that the algorithms look at). Weights are those that the codes stand for, computed in fp32: accuracy alone, no
@@ -38,21 +38,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--stories", type=Path)
+    parser.add_argument("--formats", default=",".join(GRIDS), help="of pocket; an hour on one core for all of them")
     options = parser.parse_args()
     torch.set_num_threads(2)
-    found: dict[str, Any] = {"pocket": of_pocket()}
+    found: dict[str, Any] = {"pocket": of_pocket(tuple(options.formats.split(",")))}
     if options.stories:
         found["stories260K"] = of_stories()
     keep(options.out, "quantised.json", found)
 
 
-def of_pocket() -> dict[str, Any]:
+def of_pocket(formats: tuple[str, ...]) -> dict[str, Any]:
     """All of its held-out text, by windows of 256 bytes."""
     heldout, shown = heldout_text("pocket"), calibration_text("pocket")
     assert heldout and shown, "pocket ships with both"
     decoder = load_model("pocket")
     assert isinstance(decoder, Decoder), "pocket is one"
-    return table(decoder, heldout.parent, windows(heldout), windows(shown)[:128], tuple(GRIDS))
+    return table(decoder, heldout.parent, windows(heldout), windows(shown)[:128], formats)
 
 
 def of_stories() -> dict[str, Any]:

@@ -28,7 +28,7 @@ SPELLED = (
     "int3:g32", "int3:g128:mlp", "window:64", "int4:g32:gptq", "int8:dyn:smooth", "int4:g64:awq:layers=0-3.7", "nf4:skip=2",
     "full", "lora:r=16:alpha=32:targets=all", "lora:r=8:alpha=8:targets=qv", "lora:r=4:alpha=8:targets=all:adapters=9",
     "qlora:r=16:alpha=32:targets=all", "keep", "checkpoint",
-    "stored", "stored:int4:g128", "dequantised",
+    "stored", "stored:int4:g128", "dequantised", "kv:int8", "kv:fp8", "kv:int4",
 )  # fmt: skip
 AXES = {"fp32": "dtype", "int8": "weights", "int4": "weights", "nf4": "weights", "fp8": "weights",
         "nvfp4": "weights", "batch": "batch",
@@ -36,7 +36,7 @@ AXES = {"fp32": "dtype", "int8": "weights", "int4": "weights", "nf4": "weights",
         "math": "attention", "flash": "attention",
         "compile": "launch", "inference": "autograd", "no-grad": "autograd", "grad": "autograd",
         "full": "adapter", "lora": "adapter", "qlora": "adapter", "keep": "recompute", "checkpoint": "recompute",
-        "stored": "checkpoint", "dequantised": "checkpoint",
+        "stored": "checkpoint", "dequantised": "checkpoint", "kv": "kv",
         "channels-last": "layout", "channels-first": "layout", "int3": "weights", "window": "window"}  # fmt: skip
 WEIGHTS = ("int8", "int8:dyn", "int8:dyn:token", "int4:g32", "nf4")
 SMOL = load_model("smollm2-135m")

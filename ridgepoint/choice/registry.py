@@ -9,6 +9,7 @@ from ridgepoint.choice.fp8 import Fp8
 from ridgepoint.choice.int3 import Int3
 from ridgepoint.choice.int4 import Int4
 from ridgepoint.choice.int8 import Int8
+from ridgepoint.choice.kv import KvCacheFormat
 from ridgepoint.choice.launch import Launch
 from ridgepoint.choice.layout import Layout
 from ridgepoint.choice.lora import Adapter
@@ -32,6 +33,7 @@ CHOICES: tuple[type[Choice], ...] = (
     Nvfp4,
     AttentionKernel,
     Window,
+    KvCacheFormat,
     Layout,
     Batch,
     Adapter,

@@ -34,6 +34,7 @@ def calibrate(
     train: Annotated[
         bool, typer.Option("--train", help="Add what training steps are made of: gradients, adapters, the optimizer.")
     ] = False,
+    kv: Annotated[bool, typer.Option("--kv", help="Add KV caches in int8, fp8 and int4.")] = False,
     from_: Annotated[
         Path | None,
         typer.Option("--from", help="Fit a datasheet target to a sweep of operators in this CSV; measures nothing."),
@@ -47,11 +48,11 @@ def calibrate(
     from ridgepoint.report.terminal import card
 
     if from_ is not None:
-        if show or refit or modules or compile_ or ort or train or name:
+        if show or refit or modules or compile_ or ort or train or kv or name:
             raise BadInput("--from fits a target to a file and measures nothing; leave the other options out")
         return _from_file(from_)
 
-    wanted = (("modules", modules), ("compile", compile_), ("ort", ort), ("train", train))
+    wanted = (("modules", modules), ("compile", compile_), ("ort", ort), ("train", train), ("kv", kv))
     stages = [name for name, asked in wanted if asked]
     _check(name, device, stages, show, refit)
     if show:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ridgepoint.measurement.request import AccuracyRequest, TextRequest
 from ridgepoint.measurement.runnable import build_weights
 from ridgepoint.measurement.text import windows_of
-from ridgepoint.workload import Decoder, forward
+from ridgepoint.workload import Decoder, Plan, forward
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ def window_losses(request: AccuracyRequest) -> Iterator[dict[str, Any]]:
         reference = None
         columns: list[list[dict[str, float]]] = []
         for model, side in zip(models, request.sides, strict=True):
-            log_BTV = log_probabilities(model, decoder, block_BT, side.side().plan(decoder, step).dtype)
+            log_BTV = log_probabilities(model, block_BT, side.side().plan(decoder, step))
             reference = log_BTV if reference is None else reference
             columns.append(block_figures(log_BTV, reference, block_BT))
         for row in zip(*columns, strict=True):
@@ -58,12 +58,13 @@ def windows_tensor(decoder: Decoder, directory: str, text: TextRequest) -> "list
     return list(tokens_WT.split(max(1, _ROWS // tokens_WT.shape[1])))
 
 
-def log_probabilities(model: Any, decoder: Decoder, block_BT: "Tensor", dtype: str) -> "Tensor":
+def log_probabilities(model: Any, block_BT: "Tensor", plan: Plan) -> "Tensor":
     """log p[B, T - 1, V] of the successors of all tokens but the last, in fp32."""
     from ridgepoint.engine.cache import KvCache
 
     batch, length = block_BT.shape
-    cache = KvCache(decoder, batch, length, dtype)
+    assert isinstance(plan.workload, Decoder), "asked of language models only"
+    cache = KvCache(plan.workload, batch, length, plan.dtype, format=plan.cache)
     logits = model(block_BT, cache, 0, "all")
     return logits[:, :-1].float().log_softmax(-1)
 

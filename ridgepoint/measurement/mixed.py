@@ -9,7 +9,7 @@ from ridgepoint.choice import Metal
 from ridgepoint.measurement.accuracy import block_figures, log_probabilities, windows_tensor
 from ridgepoint.measurement.request import MixedRequest, TextRequest
 from ridgepoint.measurement.text import windows_of
-from ridgepoint.workload import forward
+from ridgepoint.workload import Plan, forward
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -54,7 +54,8 @@ def build_layers(request: MixedRequest) -> Layers:
     model = load_safetensors(decoder, Path(request.directory), plans[0].dtype, convert=convert)
     model = first.side().on_metal(model, plans[0], Metal(first.kernels))
     reference = load_safetensors(decoder, Path(request.directory), "fp32")
-    return Layers(model, kinds, blocks, [log_probabilities(reference, decoder, b, "fp32") for b in blocks])
+    plain = Plan(decoder, step, "fp32")
+    return Layers(model, kinds, blocks, [log_probabilities(reference, b, plain) for b in blocks])
 
 
 def _walk(calibration: TextRequest | None, decoder: Any, directory: str) -> Any:
@@ -71,15 +72,13 @@ def mixed_losses(layers: Layers, request: MixedRequest) -> Iterator[dict[str, An
     """An `assignment` message for each: loss, KL and top-1 agreement of every window, against the fp32 reference."""
     from torch import nn
 
-    dtype = request.sides[0].side().plan(request.decoder, forward(1, 1)).dtype
+    plan = request.sides[0].side().plan(request.decoder, forward(1, 1))
     for assignment in request.assignments:
         layers.model.layers = nn.ModuleList(layers.kinds[f][i] for i, f in enumerate(assignment))
         rows = [
             figures
             for block, reference in zip(layers.blocks, layers.reference, strict=True)
-            for figures in block_figures(
-                log_probabilities(layers.model, request.decoder, block, dtype), reference, block
-            )
+            for figures in block_figures(log_probabilities(layers.model, block, plan), reference, block)
         ]
         yield {"kind": "assignment", "assignment": list(assignment), "windows": rows}
     yield {"kind": "done"}

@@ -191,7 +191,7 @@ def runnable(workload: Subject, side: Side, step: Step, weights: Weights, cache_
         assert weights.built is not None, "a module is built with its example"
         call, kv_bytes = module_call(plan, weights.built), 0
     else:
-        call, kv_bytes = _decoder_call(workload, plan.step, plan.dtype, plan.device)
+        call, kv_bytes = _decoder_call(workload, plan)
     small = (
         not isinstance(workload, LinearLayer)
         and plan.device == "cpu"
@@ -245,12 +245,13 @@ def _compiled(call: Callable[["nn.Module"], object], weights: Weights, plan: Pla
     return compiled(call, weights.model, around(plan))
 
 
-def _decoder_call(workload: Decoder, step: Step, dtype: str, device: str) -> tuple[Callable[[Any], object], int]:
+def _decoder_call(workload: Decoder, plan: Plan) -> tuple[Callable[[Any], object], int]:
     """The step, and the bytes of its cache."""
     import torch
 
     from ridgepoint.engine.cache import KvCache
 
+    step, device = plan.step, plan.device
     if len(step.groups) != 1:
         raise NotSupported(
             f"a {step.phase} step is predicted but not measured yet; decode, prefill, forward and train are"
@@ -258,7 +259,7 @@ def _decoder_call(workload: Decoder, step: Step, dtype: str, device: str) -> tup
     group = step.groups[0]
     batch, new, cached = int(group.count), int(group.new), int(group.cached)
     shaped = replace(workload, max_position_embeddings=cached + new)
-    cache = KvCache(shaped, batch, cached + new, dtype, device)
+    cache = KvCache(shaped, batch, cached + new, plan.dtype, device, plan.cache)
     for tensor in (*cache.keys, *cache.values):
         tensor.normal_()
     tokens = torch.randint(0, workload.vocab_size, (batch, new), device=device)

@@ -8,16 +8,13 @@ import numpy as np
 from ridgepoint.errors import UnknownName
 from ridgepoint.prediction.capacity_split import Stage
 from ridgepoint.quantity import Array
-from ridgepoint.workload import DTYPE_BYTES, AttentionSpec, Decoder
+from ridgepoint.workload import CACHE_FORMATS, DTYPE_BYTES, AttentionSpec, Decoder
 
 __all__ = ["KV_DTYPES", "PAGE_TOKENS", "KvLayers", "kv_bytes", "kv_layers", "kv_page_bytes", "model_kv_bytes"]
 
 KV_DTYPES = ("bf16", "fp16", "fp32", "fp8", "int8", "int4")
 PAGE_TOKENS = 16
 """Tokens of a page of the cache (vLLM, vllm/config/cache.py: DEFAULT_BLOCK_SIZE)."""
-_QUANTISED = {"fp8": (1.0, 0.0), "int8": (1.0, 4.0), "int4": (0.5, 4.0)}
-"""Bytes of an element, and of the scale that each token and head has for its key and for its value (fp32: vLLM,
-vllm/v1/kv_cache_interface.py, INT8_PER_TOKEN_HEAD). fp8 has one scale for a whole tensor, which is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,7 @@ def _token_bytes(attention: AttentionSpec, kv_dtype: str, tp: int) -> float:
     of key/value heads each device keeps its share, and at least one."""
     if kv_dtype not in KV_DTYPES:
         raise UnknownName("KV cache dtype", kv_dtype, KV_DTYPES)
-    width, scale = _QUANTISED.get(kv_dtype, (DTYPE_BYTES.get(kv_dtype, 0.0), 0.0))
+    width, scale = CACHE_FORMATS.get(kv_dtype, (DTYPE_BYTES.get(kv_dtype, 0.0), 0.0))
     if attention.latent is not None:
         return attention.kv_bytes_per_token(width) + scale
     heads = max(1, attention.num_key_value_heads // tp)

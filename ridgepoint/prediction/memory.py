@@ -7,7 +7,7 @@ import numpy as np
 from ridgepoint.prediction.autograd import kept_bytes
 from ridgepoint.prediction.training_memory import training_need
 from ridgepoint.quantity import Array
-from ridgepoint.workload import DTYPE_BYTES, Decoder, Linear, Plan, Traced
+from ridgepoint.workload import DTYPE_BYTES, Decoder, Linear, Plan, Pointwise, Traced
 
 __all__ = ["MemoryNeed", "predict_memory"]
 
@@ -49,10 +49,13 @@ def predict_memory(plan: Plan) -> MemoryNeed:
 
 
 def _widest(plan: Plan, width: float) -> Array:
-    """Inputs and outputs of the widest linear layer; a gated one has two outputs."""
+    """Inputs and outputs of the widest linear layer (a gated one has two outputs), or one layer's dequantised cache."""
     widest: Array = 0.0
     for op in plan.ops:
         if isinstance(op, Linear) and op.sweep == "forward":
             live = width * op.m * (op.k + 2 * op.n if op.role == "mlp.in" else op.k + op.n)
             widest = np.maximum(widest, live)
+        elif op.kind.startswith("kv_read"):
+            assert isinstance(op, Pointwise), "reading a quantised cache is pointwise"
+            widest = np.maximum(widest, width * op.rows * op.cols)
     return widest

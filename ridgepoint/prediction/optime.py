@@ -9,6 +9,7 @@ from ridgepoint.hardware import LinearLaw, Target
 from ridgepoint.hardware.law import decode_terms, prefill_terms
 from ridgepoint.prediction.compiled import fused_time
 from ridgepoint.prediction.contraction import contraction_time
+from ridgepoint.prediction.kv_cache import PASS_SIGMA, PASSES, passes_seconds
 from ridgepoint.prediction.physics.optime import PhysicalTime
 from ridgepoint.prediction.used import GUESSED_SIGMA, Used, far_share, scaling_of
 from ridgepoint.quantity import Array
@@ -139,6 +140,9 @@ def _pointwise(op: Pointwise, target: Target, code_miss: Array, threads: int) ->
     law = next((x for x in target.pointwise if x.kind == wanted and x.dtype == op.dtype), None)
     if law is None and op.kind in _BY_BYTES:
         return op.bytes / target.memory_bytes_per_s(), (Used("bytes / bandwidth", _UNMEASURED_SIGMA),)
+    if law is None and op.kind in PASSES:
+        seconds = passes_seconds(op, target, code_miss) / scaling_of(target, "pointwise", op.rows, threads)
+        return seconds, (Used(f"{op.kind} by its passes", PASS_SIGMA),)
     if law is None:
         have = sorted({x.dtype for x in target.pointwise if x.kind == wanted})
         if not target.contraction and op.kind in _OF_MODULES:

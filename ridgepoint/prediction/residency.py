@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ridgepoint.hardware import Target
 from ridgepoint.quantity import Array
-from ridgepoint.workload import Attention, Linear, Op, Plan
+from ridgepoint.workload import DTYPE_BYTES, Attention, Linear, Op, Plan, Pointwise
 
 __all__ = ["CodeKey", "code_key", "code_miss_shares", "miss_share", "working_set_bytes"]
 
@@ -15,14 +15,21 @@ CodeKey = tuple[str, str, str]
 
 def working_set_bytes(ops: Sequence[Op], target: Target) -> Array:
     """Bytes of the last-level cache that one step displaces: weights of every layer as often as their kernel copies
-    them, keys and values. Ignored: activations, which are reused."""
+    them, keys and values. Ignored: activations, which are reused, but what a quantised cache is read into."""
     total: Array = 0.0
     for op in ops:
         if isinstance(op, Linear):
             total = total + op.count * (op.weight_bytes * _displacement(op, target) + op.kv_bytes)
         elif isinstance(op, Attention):
             total = total + op.count * (op.weight_bytes + op.kv_bytes)
+        elif op.kind.startswith("kv_read"):  # its copy is made again and again in the same memory
+            total = total + op.count * (op.activation_bytes - _copied(op)) + _copied(op)
     return total
+
+
+def _copied(op: Op) -> Array:
+    assert isinstance(op, Pointwise), "reading a quantised cache is pointwise"
+    return DTYPE_BYTES[op.dtype] * op.rows * op.cols
 
 
 def _displacement(op: Linear, target: Target) -> Array:

@@ -16,6 +16,7 @@ _GROUPS = {
     "attention": "attention",
 }  # fmt: skip
 _REST = "the operators between the layers"
+_CACHE = "writing and reading the KV cache"
 
 
 def reason(measured: Mapping[int, float], rows: Mapping[int, Rows], a: str, b: str) -> str:
@@ -44,15 +45,21 @@ def _why(rows_a: tuple[OpRow, ...], rows_b: tuple[OpRow, ...], winner: int, a: s
     if group in (_GROUPS["conv"], _GROUPS["matmul"]):
         kind = "conv" if group == _GROUPS["conv"] else "matmul"
         return f"{group} compute at {_rate(rows_b, kind)} in {b} against {_rate(rows_a, kind)} in {a}"
-    name = _REST if group == _REST else group
-    verb = "takes" if group == _GROUPS["attention"] else "take"
-    return f"{name} {verb} {show_time(times_b.get(group, 0.0))} in {b} and {show_time(times_a.get(group, 0.0))} in {a}"
+    verb = "takes" if group in (_GROUPS["attention"], _CACHE) else "take"
+    said = f"{group} {verb} {show_time(times_b.get(group, 0.0))} in {b} and {show_time(times_a.get(group, 0.0))} in {a}"
+    if group == _CACHE and _reads_codes(rows_a) != _reads_codes(rows_b):
+        said += f": no kernel here reads {a if _reads_codes(rows_a) else b}, so all of it is dequantised at each step"
+    return said
+
+
+def _reads_codes(rows: tuple[OpRow, ...]) -> bool:
+    return any(row.kind.startswith("kv_read") for row in rows)
 
 
 def _by_group(rows: tuple[OpRow, ...]) -> dict[str, float]:
     totals: dict[str, float] = {}
     for row in rows:
-        group = _GROUPS.get(row.kind, _REST)
+        group = _CACHE if row.kind.startswith("kv_") else _GROUPS.get(row.kind, _REST)
         totals[group] = totals.get(group, 0.0) + row.time_s
     return totals
 

@@ -4,7 +4,15 @@ from ridgepoint.workload.collective import Collective
 from ridgepoint.workload.contraction import Conv, Matmul
 from ridgepoint.workload.decoder import AttentionSpec, Block, Decoder, Latent, MlpSpec, Routing
 from ridgepoint.workload.encoder import Encoder
-from ridgepoint.workload.format import DTYPE_BYTES, DTYPES, INT4_GROUPS, Format, arithmetic_dtype, format_named
+from ridgepoint.workload.format import (
+    CACHE_FORMATS,
+    DTYPE_BYTES,
+    DTYPES,
+    INT4_GROUPS,
+    Format,
+    arithmetic_dtype,
+    format_named,
+)
 from ridgepoint.workload.fused import Fused
 from ridgepoint.workload.layout import LAST_KINDS, laid_out
 from ridgepoint.workload.op import POINTWISE, Attention, Linear, Op, Pointwise, Role, Sweep
@@ -26,6 +34,7 @@ from ridgepoint.workload.training import trained_parameters
 
 __all__ = [
     "ALONE",
+    "CACHE_FORMATS",
     "DTYPES",
     "DTYPE_BYTES",
     "INT4_GROUPS",

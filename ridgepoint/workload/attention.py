@@ -87,11 +87,12 @@ class AttentionSpec:
         rope = Pointwise("rope", "rope", "rope", m, q + kv, dtype, count)
         return (*(norms if self.qk_norm else ()), *((rope,) if self.rotary else ()))
 
-    def kv_bytes_per_token(self, width: float) -> float:
-        """Bytes of key and value that one token leaves in the cache of one layer."""
+    def kv_bytes_per_token(self, width: float, scale: float = 0.0) -> float:
+        """Bytes of key and value that one token leaves in the cache of one layer, at `width` bytes an element and `scale`
+        bytes beside each vector."""
         if self.latent is not None:
-            return width * (self.latent.kv_lora_rank + self.latent.qk_rope_head_dim)
-        return 2 * width * self.num_key_value_heads * self.head_dim
+            return width * (self.latent.kv_lora_rank + self.latent.qk_rope_head_dim) + scale
+        return 2 * self.num_key_value_heads * (width * self.head_dim + scale)
 
 
 def _latent_parameters(c: Latent, heads: int, hidden: int) -> int:

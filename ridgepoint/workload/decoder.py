@@ -114,9 +114,9 @@ class Decoder:
         """Number of decoder layers (`num_hidden_layers`)."""
         return sum(b.count for b in self.blocks)
 
-    def kv_bytes_per_token(self, width: float) -> float:
-        """Bytes that one token adds to the whole KV cache at `width` bytes per element."""
-        return sum(b.count * b.attention.kv_bytes_per_token(width) for b in self.blocks)
+    def kv_bytes_per_token(self, width: float, scale: float = 0.0) -> float:
+        """Bytes that one token adds to the whole KV cache at `width` bytes per element and `scale` bytes beside a vector."""
+        return sum(b.count * b.attention.kv_bytes_per_token(width, scale) for b in self.blocks)
 
     def forward_ops(self, step: Step, dtype: str) -> tuple[Op, ...]:
         """The operators of one forward pass, in order; like operators of a block share one row."""
@@ -164,6 +164,8 @@ class Decoder:
     def row_at(self, layer: int | None, module: str, dtype: str) -> str:
         """Row of the module at that path, in decoder layer `layer` or outside of all layers."""
         name = module.rpartition(".")[2]
+        if name == "kv_read":  # the row that a quantised cache puts before the attention of the same layers
+            return self.row_at(layer, "attention", dtype).replace("attention", name, 1)
         return name if layer is None else self.row_names[self.block_of(layer)].get(name, name)
 
     def block_of(self, layer: int) -> int:

@@ -79,7 +79,7 @@ class Encoder:
         """Row of the module at that path: its last part."""
         return module.rpartition(".")[2]
 
-    def kv_bytes_per_token(self, width: float) -> float:
+    def kv_bytes_per_token(self, width: float, scale: float = 0.0) -> float:
         """An encoder caches nothing."""
         return 0.0
 

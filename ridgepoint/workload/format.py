@@ -7,7 +7,7 @@ import numpy as np
 from ridgepoint.errors import BadInput, UnknownName
 from ridgepoint.quantity import Array
 
-__all__ = ["DTYPES", "DTYPE_BYTES", "INT4_GROUPS", "Format", "arithmetic_dtype", "format_named"]
+__all__ = ["CACHE_FORMATS", "DTYPES", "DTYPE_BYTES", "INT4_GROUPS", "Format", "arithmetic_dtype", "format_named"]
 
 DTYPE_BYTES: dict[str, float] = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
 DTYPES = tuple(DTYPE_BYTES)
@@ -53,6 +53,10 @@ _QUANTISED = {
 }
 INT4_GROUPS = (32, 64, 128, 256)
 _GROUPED = {"int4": 4, "int3": 3}
+CACHE_FORMATS = {"fp8": (1.0, 0.0), "int8": (1.0, 4.0), "int4": (0.5, 4.0)}
+"""Formats of a quantised KV cache: bytes of an element, and of what each token and head has beside its key and beside its
+value (fp32 scale: vLLM, vllm/v1/kv_cache_interface.py, INT8_PER_TOKEN_HEAD; of int4 a bf16 scale and smallest value).
+fp8 has one scale for a whole tensor, which is not counted."""
 
 
 def format_named(name: str) -> Format:

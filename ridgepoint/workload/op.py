@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from ridgepoint.quantity import Array
-from ridgepoint.workload.format import DTYPE_BYTES, format_named
+from ridgepoint.workload.format import CACHE_FORMATS, DTYPE_BYTES, format_named
 from ridgepoint.workload.step import Group
 
 __all__ = ["POINTWISE", "Attention", "Compulsory", "Linear", "Op", "Pointwise", "Role", "Sweep"]
@@ -157,6 +157,9 @@ class Attention(Compulsory):
     window: int = 0
     value_dim: int = 0
     shared: bool = False
+    cached: str = ""
+    """What is read: "" the cache in `dtype`, "copy" what was dequantised for this call (an activation), or "fp8" the cache
+    in fp8 by the kernel itself."""
 
     def pairs(self, group: Group) -> Array:
         """Query-key pairs of one head in a group."""
@@ -176,11 +179,20 @@ class Attention(Compulsory):
     @property
     def activation_bytes(self) -> Array:
         tokens = sum((g.tokens for g in self.groups), start=0.0)
-        return DTYPE_BYTES[self.dtype] * tokens * self.heads * (self.head_dim + (self.value_dim or self.head_dim))
+        queries = tokens * self.heads * (self.head_dim + (self.value_dim or self.head_dim))
+        copied = sum((self.kv_elements(g) for g in self.groups), start=0.0) if self.cached == "copy" else 0.0
+        return DTYPE_BYTES[self.dtype] * (queries + copied)
+
+    @property
+    def kv_width(self) -> float:
+        """Bytes of an element of keys and values that the kernel reads."""
+        return CACHE_FORMATS["fp8"][0] if self.cached == "fp8" else DTYPE_BYTES[self.dtype]
 
     @property
     def kv_bytes(self) -> Array:
-        return DTYPE_BYTES[self.dtype] * sum((self.kv_elements(g) for g in self.groups), start=0.0)
+        if self.cached == "copy":
+            return 0.0
+        return self.kv_width * sum((self.kv_elements(g) for g in self.groups), start=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +212,8 @@ POINTWISE: dict[str, PointwiseKind] = {
     "layer_norm": PointwiseKind(1, 1, 5, weights=2),
     "rope": PointwiseKind(1, 1, 3),
     "kv_write": PointwiseKind(1, 1, 0),
+    **{f"kv_write_{name}": PointwiseKind(1, 1, 5) for name in CACHE_FORMATS},  # largest, divide, round, clip
+    **{f"kv_read_{name}": PointwiseKind(1, 1, 2) for name in CACHE_FORMATS},
     "add": PointwiseKind(2, 1, 1),
     "silu_mul": PointwiseKind(2, 1, 5),
     "gelu_mul": PointwiseKind(2, 1, 9),

@@ -38,7 +38,7 @@ class LinearLayer:
         """The one row."""
         return "linear"
 
-    def kv_bytes_per_token(self, width: float) -> float:
+    def kv_bytes_per_token(self, width: float, scale: float = 0.0) -> float:
         """A linear layer caches nothing."""
         return 0.0
 

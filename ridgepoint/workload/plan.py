@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from ridgepoint.quantity import Array
 from ridgepoint.workload.adapter import adapted, rank_parameters
-from ridgepoint.workload.format import DTYPE_BYTES
+from ridgepoint.workload.format import CACHE_FORMATS, DTYPE_BYTES
 from ridgepoint.workload.fused import fused_ops
 from ridgepoint.workload.op import Attention, Linear, Op
 from ridgepoint.workload.parallel import ALONE, Parallel, sharded
@@ -38,7 +38,7 @@ class Workload(Protocol):
     def parameters(self) -> int: ...
 
     def forward_ops(self, step: Step, dtype: str) -> tuple[Op, ...]: ...
-    def kv_bytes_per_token(self, width: float) -> float: ...
+    def kv_bytes_per_token(self, width: float, scale: float = 0.0) -> float: ...
     def row_at(self, layer: int | None, module: str, dtype: str) -> str: ...
 
 
@@ -66,6 +66,9 @@ class Plan:
     """Whether a training step keeps only each layer's input, and runs the layer again before its gradients."""
     stack: str = ""
     """The software whose kernels run, as "vllm" or "vllm:0.24.0", where a prediction from datasheets has to know it."""
+
+    cache: str = ""
+    """Format of the KV cache, one of `CACHE_FORMATS`; "" is the base dtype."""
 
     @property
     def ops(self) -> tuple[Op, ...]:
@@ -132,7 +135,8 @@ class Plan:
     def kv_cache_bytes(self) -> Array:
         """Bytes of keys and values that the step's sequences hold after it, on one device."""
         keys = sum((g.count * g.context for g in self.step.groups), start=0.0)
-        return keys * self.workload.kv_bytes_per_token(DTYPE_BYTES[self.dtype]) * self._kv_share()
+        width, scale = CACHE_FORMATS.get(self.cache, (DTYPE_BYTES[self.dtype], 0.0))
+        return keys * self.workload.kv_bytes_per_token(width, scale) * self._kv_share()
 
     def _kv_share(self) -> float:
         """Share of the cache that a device holds: heads that cannot be split are repeated."""

@@ -89,7 +89,7 @@ class Traced:
             raise NotSupported(f"{self.name} was traced in {', '.join(self.calls)}, not in {dtype}")
         return self.calls[dtype]
 
-    def kv_bytes_per_token(self, width: float) -> float:
+    def kv_bytes_per_token(self, width: float, scale: float = 0.0) -> float:
         """A module keeps nothing from one call to the next."""
         return 0.0
 

@@ -41,6 +41,7 @@ class DecoderLayer(nn.Module):
             self.k_norm = norm("rms_norm", self.head_dim, decoder, dtype, device)
         self.rope = copy.deepcopy(rope) if rope is not None else None
         self.kv_write = KvWrite()
+        self.kv_read: nn.Module | None = None
         self.attention = Attention()
         self.o_proj = linear(q, hidden, spec.has_out_bias, dtype, device)
         self.attention_out_norm = norm(block.norm, hidden, decoder, dtype, device) if block.sandwich else None
@@ -93,6 +94,8 @@ class DecoderLayer(nn.Module):
             q, k = self.rope(q, k, position)
         if k_cache is not None and v_cache is not None:
             k, v = self.kv_write(k, v, k_cache, v_cache, position)
+            if self.kv_read is not None:
+                k, v = self.kv_read(k, v, self.window if q.shape[2] == 1 else 0)
         if self.window and q.shape[2] == 1:
             k, v = k[:, :, -self.window :], v[:, :, -self.window :]
         elif self.window and k.shape[2] > self.window:

@@ -18,6 +18,7 @@ from ridgepoint.measurement.calibrate.modules import conv_samples, far_samples, 
 from ridgepoint.measurement.calibrate.near_code import near_code_samples, near_residency_samples
 from ridgepoint.measurement.calibrate.pointwise import pointwise_samples
 from ridgepoint.measurement.calibrate.scaling import scaling_samples
+from ridgepoint.workload import CACHE_FORMATS
 
 __all__ = ["COMPOSED_SIDES", "ROUNDS", "Settings", "probes"]
 
@@ -49,7 +50,8 @@ class Settings:
     scaling_s: float = 0.05
     stage: str = ""
     """"" is what decoders need; "modules" what other modules need beside it, "compile" what torch.compile costs, "ort" ONNX
-    Runtime's linear layers, "train" the operators of a training step."""
+    Runtime's linear layers, "train" the operators of a training step, "kv" quantised KV caches."""
+    kv_s: float = 0.002
     conv_s: float = 0.012
     module_s: float = 0.0015
     net_s: float = 0.12
@@ -115,6 +117,11 @@ def _probes(settings: Settings, linear: Linears, nets: Nets) -> Probes:
             for title, source in _ort(settings, number, linear, nets):
                 yield f"{title}, round {number + 1} of {ROUNDS}", number, source
         return
+    if settings.stage == "kv":
+        for number in range(ROUNDS):
+            for title, source in _kv(settings):
+                yield f"{title}, round {number + 1} of {ROUNDS}", number, source
+        return
     yield "clock", 0, clock_samples()
     for number in range(ROUNDS):
         for title, source in _round(settings, number, linear, nets):
@@ -157,6 +164,15 @@ def _ort(s: Settings, number: int, linear: Linears, nets: Nets) -> Iterator[tupl
         yield f"linear {probe.format} {probe.rung} {probe.act}", _linear(probe, linear, s, s.linear_s, number)
     for spec in ORT_SIDES:
         yield f"network {spec}", _network(spec, nets, s.composed_s, number)
+
+
+def _kv(s: Settings) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+    """A KV cache in each format."""
+    from ridgepoint.measurement.calibrate.kv_cache import kv_cache_samples
+
+    for format in CACHE_FORMATS:
+        for act in ("fp32", "bf16"):
+            yield f"KV cache {format} {act}", kv_cache_samples(format, act, s.kv_s, s.cache_bytes)
 
 
 def _training(s: Settings, number: int) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:

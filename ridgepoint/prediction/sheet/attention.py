@@ -7,7 +7,7 @@ from ridgepoint.prediction.physics.attention_mixed import mixed_time
 from ridgepoint.prediction.physics.attention_prefill import PrefillParameters, prefill_time
 from ridgepoint.prediction.sheet.context import Sheet, Timed, parameters_for
 from ridgepoint.prediction.sheet.linear import alike
-from ridgepoint.workload import DTYPE_BYTES, Attention
+from ridgepoint.workload import Attention
 
 __all__ = ["attention_time"]
 
@@ -25,7 +25,7 @@ def attention_time(sheet: Sheet, op: Attention) -> Timed:
     decode, found_decode = parameters_for(sheet, "attention_decode", alike(op.dtype), DecodeParameters)
     time = mixed_time(
         sheet.device, prefill, decode, op.dtype, op.groups, op.heads, op.kv_heads, op.head_dim, op.value_dim,
-        DTYPE_BYTES[op.dtype], op.window, op.causal, op.shared, sheet.stack.framework in _UNIFIED,
+        op.kv_width, op.window, op.causal, op.shared, sheet.stack.framework in _UNIFIED,
     )  # fmt: skip
     return Timed(time, found_decode if all(decodes) else found)
 
@@ -36,7 +36,7 @@ def _prompt(sheet: Sheet, op: Attention) -> Timed:
     (group,) = op.groups
     time = prefill_time(
         sheet.device, p, op.dtype, group.count, group.new, group.context, op.heads, op.kv_heads, op.head_dim,
-        op.value_dim, DTYPE_BYTES[op.dtype], op.window, op.causal, op.shared,
+        op.value_dim, op.kv_width, op.window, op.causal, op.shared,
     )  # fmt: skip
     return Timed(time, found)
 
@@ -46,6 +46,6 @@ def _decode(sheet: Sheet, op: Attention) -> Timed:
     (group,) = op.groups
     time = decode_time(
         sheet.device, p, op.dtype, group.count, group.context, op.heads, op.kv_heads, op.head_dim, op.value_dim,
-        DTYPE_BYTES[op.dtype], op.window, op.shared,
+        op.kv_width, op.window, op.shared,
     )  # fmt: skip
     return Timed(time, found)

@@ -8,6 +8,7 @@ from ridgepoint.prediction.sheet.attention import attention_time
 from ridgepoint.prediction.sheet.collective import collective_op_time
 from ridgepoint.prediction.sheet.context import Sheet, Timed, sheet_of
 from ridgepoint.prediction.sheet.experts import experts_time
+from ridgepoint.prediction.sheet.kv_cache import with_fused_cache
 from ridgepoint.prediction.sheet.linear import linear_time
 from ridgepoint.prediction.sheet.pointwise import normed_sum_time, one_time
 from ridgepoint.prediction.used import Used
@@ -25,8 +26,9 @@ def sheet_times(plan: Plan, target: Target) -> tuple[OpTime, ...]:
     Raises NotSupported for what was never measured on a like machine, and for figures that the target lacks.
     """
     sheet = sheet_of(plan, target)
+    ops = with_fused_cache(plan.ops, sheet.stack.framework)
     one_by_one = sheet.stack.framework in EAGER_STACKS or plan.step.phase == "train"  # serving stacks do not train
-    ops = plan.ops if one_by_one else served_ops(plan.ops)
+    ops = ops if one_by_one else served_ops(ops)
     out = []
     for op in ops:
         timed = _timed(sheet, op, plan)
