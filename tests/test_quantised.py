@@ -1,6 +1,7 @@
 """Quantised checkpoints: every layout read back as it was written, other people's readers as oracles, and broken files named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,14 @@ from quantised_files import (
     tensors,
     write,
 )
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from ridgepoint.choice import resolve
 from ridgepoint.engine.cache import KvCache
 from ridgepoint.engine.checkpoint import open_checkpoint
 from ridgepoint.engine.quantised.linear import _READERS
 from ridgepoint.engine.quantised.tensors import LayerTensors
+from ridgepoint.errors import NotSupported
 from ridgepoint.kernels.codes import INT4, INT8, Codes, nearest
 from ridgepoint.kernels.w4a16 import LADDER as INT4_LADDER
 from ridgepoint.measurement.runnable import build_weights
@@ -232,6 +234,38 @@ def test_compressed_tensors_writes_what_we_read(bits: int, group: int, symmetric
     assert torch.equal(held.dequantised(), again.float())
     ours = packed_tensors(x, symmetric)  # and the writer of these tests agrees with theirs
     assert all(torch.equal(ours[leaf], packed[leaf]) for leaf in ours if leaf != "weight_scale")
+
+
+@pytest.mark.parametrize("shape", [(16, 1), (1,)])
+def test_fp8_is_read_dequantised(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """llm-compressor's FP8 and FP8-dynamic: a scale per row, or one for the matrix; torch's own cast is the oracle."""
+    weight = torch.randn(16, 48)
+    scale = (weight.abs().amax(-1, keepdim=True) if shape == (16, 1) else weight.abs().max().view(1)) / 448
+    codes = (weight / scale).to(torch.float8_e4m3fn)
+    args = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "channel" if len(shape) == 2 else "tensor"}
+    acts = {**args, "strategy": "token", "dynamic": True}
+    config = {"quant_method": "compressed-tensors", "format": "float-quantized",
+              "config_groups": {"0": {"targets": ["Linear"], "weights": args, "input_activations": acts}}}  # fmt: skip
+    held = read(tmp_path, "float-quantized", {"weight": codes, "weight_scale": scale}, 16, 48, config)
+    assert torch.equal(held.dequantised(), codes.float() * scale)
+    stored = stored_format("x", config)
+    assert stored.weight == "fp8"
+    model = load_model("pocket")
+    with pytest.raises(NotSupported, match="no kernel on a CPU"):
+        resolve("", "bf16", checkpoint=stored).plan(replace(model, stored=stored), decode(1, 8))
+    assert resolve("", "bf16", "cuda", checkpoint=stored).plan(replace(model, stored=stored), decode(1, 8))
+
+
+def test_scales_of_a_cache_are_said_not_dropped(tmp_path: Path) -> None:
+    folder = write(POCKET, tmp_path / "kv", "pack-quantized", rounded(), True)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"]["kv_cache_scheme"] = {"num_bits": 8, "type": "float"}
+    (folder / "config.json").write_text(json.dumps(config))
+    state = load_file(folder / "model.safetensors")
+    save_file({**state, "model.layers.0.self_attn.k_scale": torch.ones(1)}, folder / "model.safetensors")
+    model = load_model(str(folder))
+    assert any("kv_cache_scheme" in said for said in model.not_modelled)
+    assert build_weights(model, resolve("", "bf16", checkpoint=model.stored), decode(1, 8), {}, str(folder))
 
 
 def test_transformers_reads_the_same_model(tmp_path: Path) -> None:

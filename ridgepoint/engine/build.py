@@ -105,7 +105,10 @@ def load_safetensors(
         linears = {name: f"model.layers.{i}.{_PARENT[name]}" for name, _ in layer.named_children() if name in _PARENT}
         read |= _fill(layer, _layer_names(i, layer), linears, checkpoint, decoder)
         model.layers.append(_converted(layer, i, convert))
-    checkpoint.refuse_unread(read, ("lm_head.weight",) if decoder.tie_word_embeddings else ())
+    tied = ["lm_head.weight"] if decoder.tie_word_embeddings else []
+    checkpoint.refuse_unread(
+        read, [*tied, *(n for n in checkpoint.file_of if decoder.stored and n.endswith(_OF_CACHE))]
+    )
     return model.eval()
 
 
@@ -144,6 +147,8 @@ def _outer_names(decoder: Decoder) -> dict[str, str]:
     return names if decoder.tie_word_embeddings else {**names, "lm_head.weight": "lm_head.weight"}
 
 
+_OF_CACHE = (".k_scale", ".v_scale")
+"""Scales of a quantised KV cache that some quantised checkpoints hold: the plan's own `kv` choice has none of a tensor."""
 _READ = ("llama", "smollm", "mistral", "qwen2", "qwen3", "phi3")
 """Families whose checkpoints have Llama's names."""
 _PARENT = {

@@ -41,4 +41,6 @@ def from_config(name: str, config: Any) -> Decoder | Encoder:
         return model
     if isinstance(model, Encoder):
         raise NotSupported(f"{name}: a quantised encoder is not modelled; give the model that it was made from")
-    return replace(model, stored=stored)
+    cache = config["quantization_config"].get("kv_cache_scheme")
+    said = ("kv_cache_scheme of quantization_config: name kv:fp8 or kv:int8 for a quantised cache",) if cache else ()
+    return replace(model, stored=stored, not_modelled=(*model.not_modelled, *said))
