@@ -19,7 +19,7 @@ from ridgepoint.workload import Traced, weights_directory
 
 __all__ = ["BATCH_PHASES", "SLO_METRICS", "BatchQuestion", "ask_batch", "slo_of"]
 
-BATCH_PHASES = PHASES
+BATCH_PHASES = tuple(phase for phase in PHASES if phase != "train")
 """Steps that can be predicted and measured by batch. A training step joins here, and in `Runnable`, once it can be run:
 nothing else in this package asks for the phase but `SLO_METRICS`."""
 SLO_METRICS = {"decode": ("tpot", "latency")}
