@@ -43,8 +43,8 @@ def _apart(one: Choice, other: Choice) -> bool:
 
 
 def parse_choice(text: str) -> Choice:
-    """One choice from `name[:value|:key=value]…`."""
-    name, *rest = text.split(":")
+    """One choice from `name[:value|:key=value]…`; `2:4` is short for `sparse:2:4`."""
+    name, *rest = (f"sparse:{text}" if text.partition(":")[0] == "2" else text).split(":")
     known = {n: c for c in CHOICES for n in c.NAMES}
     if name not in known:
         raise UnknownName("choice", name, known)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ridgepoint.choice.base import Metal
 from ridgepoint.choice.scope import Scope
 from ridgepoint.errors import BadInput, NotSupported
-from ridgepoint.workload import INT4_GROUPS, Decoder, Linear, Op, Plan, format_named
+from ridgepoint.workload import INT4_GROUPS, Decoder, Linear, Op, Plan, format_named, ladder_named
 
 if TYPE_CHECKING:
     from torch import nn
@@ -130,7 +130,7 @@ def swap_linears(
         op = rows(name)
         if op is None or op.weight != weight:
             return None
-        rungs = find(weight.partition(":g")[0], plan.device, rung=op.kernel, name=metal.kernels.get(op.name, ""))
+        rungs = find(ladder_named(weight), plan.device, rung=op.kernel, name=metal.kernels.get(op.name, ""))
         if not rungs:
             raise NotSupported(f"{weight} has no {op.kernel or 'kernel'} on {plan.device}")
         return rungs[-1]

@@ -35,6 +35,9 @@ def calibrate(
         bool, typer.Option("--train", help="Add what training steps are made of: gradients, adapters, the optimizer.")
     ] = False,
     kv: Annotated[bool, typer.Option("--kv", help="Add KV caches in int8, fp8 and int4.")] = False,
+    sparse: Annotated[
+        bool, typer.Option("--sparse", help="Add weights that are mostly zero, as compressed sparse rows.")
+    ] = False,
     from_: Annotated[
         Path | None,
         typer.Option("--from", help="Fit a datasheet target to a sweep of operators in this CSV; measures nothing."),
@@ -47,12 +50,14 @@ def calibrate(
     from ridgepoint.hardware import load_target
     from ridgepoint.report.terminal import card
 
+    wanted = (
+        ("modules", modules), ("compile", compile_), ("ort", ort), ("train", train), ("kv", kv), ("sparse", sparse),
+    )  # fmt: skip
     if from_ is not None:
-        if show or refit or modules or compile_ or ort or train or kv or name:
+        if show or refit or name or any(asked for _, asked in wanted):
             raise BadInput("--from fits a target to a file and measures nothing; leave the other options out")
         return _from_file(from_)
 
-    wanted = (("modules", modules), ("compile", compile_), ("ort", ort), ("train", train), ("kv", kv))
     stages = [name for name, asked in wanted if asked]
     _check(name, device, stages, show, refit)
     if show:

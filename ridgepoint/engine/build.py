@@ -75,10 +75,16 @@ def build_random(
 
 @torch.no_grad()
 def load_safetensors(
-    decoder: Decoder, directory: Path, dtype: str, convert: Convert = _keep, device: str = "cpu"
+    decoder: Decoder,
+    directory: Path,
+    dtype: str,
+    convert: Convert = _keep,
+    device: str = "cpu",
+    kept: tuple[int, ...] = (),
 ) -> DecoderModel:
     """The checkpoint in `directory` (Hugging Face's names for Llama), cast to `dtype`, layer by layer.
 
+    `kept`: numbers of the layers to build, () for all; `convert` is given their place among those.
     Linear layers that it holds quantised (`decoder.stored`) are given to `convert` dequantised, as `StoredLinear`s that
     remember their codes for as long.
 
@@ -101,10 +107,13 @@ def load_safetensors(
     read = _fill(model, {name: own for own, name in outer.items()}, heads, checkpoint, decoder)
     model = cast(DecoderModel, _converted(model, None, convert))
     for i, block in enumerate(blocks):
+        if kept and i not in kept:
+            read |= {name for name in checkpoint.file_of if name.startswith(f"model.layers.{i}.")}
+            continue
         layer = DecoderLayer(decoder, block, ropes[block], dtype, device)
         linears = {name: f"model.layers.{i}.{_PARENT[name]}" for name, _ in layer.named_children() if name in _PARENT}
         read |= _fill(layer, _layer_names(i, layer), linears, checkpoint, decoder)
-        model.layers.append(_converted(layer, i, convert))
+        model.layers.append(_converted(layer, len(model.layers), convert))
     tied = ["lm_head.weight"] if decoder.tie_word_embeddings else []
     checkpoint.refuse_unread(
         read, [*tied, *(n for n in checkpoint.file_of if decoder.stored and n.endswith(_OF_CACHE))]

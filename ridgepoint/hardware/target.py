@@ -158,8 +158,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return np.asarray([level.read_bytes_per_s for level in levels])[first]
 
     def linear_laws(self, weight: str) -> Iterator[LinearLaw]:
-        """Laws of all kernels that compute with this weight format."""
-        return (law for law in self.linear if law.format == weight)
+        """Laws of all kernels that compute with this weight format; of CSR one serves every sparsity."""
+        format = "csr" if weight.startswith("csr:") else weight
+        return (law for law in self.linear if law.format == format)
 
 
 def decode_target(name: str, text: bytes) -> Target:

@@ -1,12 +1,15 @@
 """All ladders by weight format, and the look-up of a rung."""
 
 from ridgepoint.errors import UnknownName
-from ridgepoint.kernels import dense, fp8, nf4, ort, w4a16, w8a8, w8a16
+from ridgepoint.kernels import csr, dense, fp8, nf4, ort, semi_structured, w4a16, w8a8, w8a16
 from ridgepoint.kernels.ladder import LinearKernel
 
 __all__ = ["LADDERS", "find"]
 
-_ALL = (*ort.LADDER, *dense.LADDER, *w8a16.LADDER, *w8a8.LADDER, *w4a16.LADDER, *nf4.LADDER, *fp8.LADDER)
+_ALL = (
+    *ort.LADDER, *dense.LADDER, *w8a16.LADDER, *w8a8.LADDER, *w4a16.LADDER, *nf4.LADDER, *fp8.LADDER,
+    *csr.LADDER, *semi_structured.LADDER,
+)  # fmt: skip
 
 LADDERS: dict[str, tuple[LinearKernel, ...]] = {
     name: tuple(kernel for kernel in _ALL if kernel.format == name) for name in dict.fromkeys(k.format for k in _ALL)

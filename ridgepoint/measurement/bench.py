@@ -73,6 +73,7 @@ class Bench:
             "load": load.describe(), "tokens_a": a.tokens, "tokens_b": b.tokens, "random": a.random,
             "peak_memory_bytes": self._peak(request.a.device), "flags": [*a.flags, *b.flags],
             "held": {side: run.held() for side, run in (("a", a), ("b", b)) if run.held is not None},
+            "zeros": {side: run.zeros for side, run in (("a", a), ("b", b)) if run.zeros is not None},
             "compile_s": {side: run.compile_s for side, run in (("a", a), ("b", b)) if run.compile_s is not None},
             **_energy({"a": step_a, "b": step_b}, calls, request.a.device, request.energy_s),
         }  # fmt: skip

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ridgepoint.choice import Metal, Side
 from ridgepoint.errors import NotSupported
@@ -12,6 +12,7 @@ from ridgepoint.measurement.module import around, build_user_module, module_call
 from ridgepoint.measurement.request import Subject, TextRequest
 from ridgepoint.measurement.rotated import rotate, rotated
 from ridgepoint.measurement.text import windows_of
+from ridgepoint.measurement.zeros import zero_share
 from ridgepoint.workload import Decoder, Linear, LinearLayer, Plan, Step, Traced
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Weights:
     copies: int
     random: bool
     built: "Built | None" = None
+    zeros: float | None = None
+    """Share of the linear layers' weights that is zero, where a choice set some to zero."""
 
 
 @dataclass
@@ -63,6 +66,8 @@ class Runnable:
     """What compiling the step took, where the side asks for it."""
     held: Callable[[], dict[str, int]] | None = None
     """Of a training step: what it holds, by item and at its peak."""
+    zeros: float | None = None
+    """As of its weights."""
     untimed: str = ""
     """Why its operators are not timed one by one."""
     row_of: Callable[[str], str] = str
@@ -104,8 +109,18 @@ def build_weights(
     """The model of `side`, from the safetensors in `directory` or with random weights; packed once a layer.
 
     An algorithm that needs inputs is given those of the text `calibration`; without one, and for random weights, codes are
-    rounded to nearest: which codes are stored changes no time.
+    rounded to nearest: which codes are stored changes no time. Where the side sets weights to zero, those that are there
+    when all its choices have been carried out are counted.
     """
+    weights = _build_weights(workload, side, step, kernels, directory, cache_bytes, calibration)
+    sparse = any(c.AXIS == "sparsity" and c.spelled != "dense" for c in side.choices)
+    return replace(weights, zeros=zero_share(weights.model)) if sparse else weights
+
+
+def _build_weights(
+    workload: Subject, side: Side, step: Step, kernels: Mapping[str, str], directory: str, cache_bytes: float,
+    calibration: "TextRequest | None",
+) -> Weights:  # fmt: skip
     plan = side.plan(workload, step)
 
     def convert(module: "nn.Module", layer: int | None) -> "nn.Module":
@@ -121,7 +136,8 @@ def build_weights(
 
     shaped = replace(workload, max_position_embeddings=max(64, _longest(step)))
     if not directory:
-        model = build_random(shaped, plan.dtype, convert=convert, device=plan.device, alike=_alike(plan))
+        smaller = replace(shaped, blocks=cast(Decoder, plan.workload).blocks)
+        model = build_random(smaller, plan.dtype, convert=convert, device=plan.device, alike=_alike(plan))
         return Weights(model, 1, True)
     from pathlib import Path
 
@@ -129,7 +145,7 @@ def build_weights(
         tokens = windows_of(workload, directory, calibration)
         shaped = replace(shaped, max_position_embeddings=max(shaped.max_position_embeddings, len(tokens[0])))
         convert = _calibrated(side, plan, kernels, tokens)
-    model = load_safetensors(shaped, Path(directory), plan.dtype, convert=convert, device=plan.device)
+    model = load_safetensors(shaped, Path(directory), plan.dtype, convert, plan.device, plan.kept)
     return Weights(model, 1, False)
 
 
@@ -182,7 +198,7 @@ def runnable(workload: Subject, side: Side, step: Step, weights: Weights, cache_
         run = training_run(plan, weights.model)
         return Runnable(
             weights.model, _with_threads(run.step, plan.threads), tokens, weights.random, False, [],
-            held=run.held, untimed="operators of a training step are not timed one by one",
+            held=run.held, zeros=weights.zeros, untimed="operators of a training step are not timed one by one",
         )  # fmt: skip
     if isinstance(workload, LinearLayer):
         x = torch.randn(tokens, workload.k).to(plan.device, TORCH_DTYPES[plan.dtype])
@@ -191,7 +207,7 @@ def runnable(workload: Subject, side: Side, step: Step, weights: Weights, cache_
         assert weights.built is not None, "a module is built with its example"
         call, kv_bytes = module_call(plan, weights.built), 0
     else:
-        call, kv_bytes = _decoder_call(workload, plan)
+        call, kv_bytes = _decoder_call(plan)
     small = (
         not isinstance(workload, LinearLayer)
         and plan.device == "cpu"
@@ -204,6 +220,7 @@ def runnable(workload: Subject, side: Side, step: Step, weights: Weights, cache_
     run = Runnable(
         weights.model, _with_threads(around(plan)(call), plan.threads), tokens, weights.random, small, [], weights.copies,
         kv_bytes, rows, flags=made.flags if made else (), compile_s=made.seconds if made else None, untimed=_untimed(plan),
+        zeros=weights.zeros,
         row_of=(lambda path: "linear") if isinstance(workload, LinearLayer) else _decoder_row(plan),
     )  # fmt: skip
     if plan.launch == "graph":
@@ -245,13 +262,13 @@ def _compiled(call: Callable[["nn.Module"], object], weights: Weights, plan: Pla
     return compiled(call, weights.model, around(plan))
 
 
-def _decoder_call(workload: Decoder, plan: Plan) -> tuple[Callable[[Any], object], int]:
+def _decoder_call(plan: Plan) -> tuple[Callable[[Any], object], int]:
     """The step, and the bytes of its cache."""
     import torch
 
     from ridgepoint.engine.cache import KvCache
 
-    step, device = plan.step, plan.device
+    step, device, workload = plan.step, plan.device, cast(Decoder, plan.workload)
     if len(step.groups) != 1:
         raise NotSupported(
             f"a {step.phase} step is predicted but not measured yet; decode, prefill, forward and train are"

@@ -14,7 +14,7 @@ from ridgepoint.errors import BadInput, NotSupported, RidgeError, UnknownName
 from ridgepoint.measurement.request import TasksRequest
 from ridgepoint.measurement.task_files import is_local, task_files
 from ridgepoint.measurement.tokens import tokens_of
-from ridgepoint.workload import forward
+from ridgepoint.workload import Decoder, forward
 
 if TYPE_CHECKING:
     from ridgepoint.measurement.task_model import EngineLM
@@ -96,7 +96,9 @@ def _models(request: TasksRequest, tokens: Any) -> "list[EngineLM]":
         weights = build_weights(
             decoder, side.side(), step, side.kernels, request.directory, calibration=request.calibration
         )
-        out.append(EngineLM(weights.model, decoder, side.side().plan(decoder, step).dtype, tokens, positions))
+        plan = side.side().plan(decoder, step)
+        assert isinstance(plan.workload, Decoder), "asked of language models only"
+        out.append(EngineLM(weights.model, plan.workload, plan.dtype, tokens, positions))
     return out
 
 

@@ -13,7 +13,18 @@ from ridgepoint.prediction.kv_cache import PASS_SIGMA, PASSES, passes_seconds
 from ridgepoint.prediction.physics.optime import PhysicalTime
 from ridgepoint.prediction.used import GUESSED_SIGMA, Used, far_share, scaling_of
 from ridgepoint.quantity import Array
-from ridgepoint.workload import LAST_KINDS, Attention, Conv, Fused, Linear, Matmul, Op, Pointwise
+from ridgepoint.workload import (
+    LAST_KINDS,
+    Attention,
+    Conv,
+    Fused,
+    Linear,
+    Matmul,
+    Op,
+    Pointwise,
+    format_named,
+    ladder_named,
+)
 
 __all__ = ["OpTime", "op_time"]
 
@@ -77,13 +88,17 @@ def _linear(op: Linear, target: Target, miss: Array, code_miss: Array, threads: 
     if not laws:
         have = sorted({law.format for law in target.linear if law.act == op.dtype})
         what = f"{op.weight}{':' + op.kernel if op.kernel else ''} with {op.dtype} activations"
-        more = "; `ridge calibrate --ort` adds it" if op.kernel == "ort" and target.kind == "cpu" else ""
+        stage = "ort" if op.kernel == "ort" else "sparse" if ladder_named(op.weight) == "csr" else ""
+        more = f"; `ridge calibrate --{stage}` adds it" if stage and target.kind == "cpu" else ""
         raise NotSupported(
             f"{target.name} has no kernel for {what}; with {op.dtype} it has {', '.join(have) or 'none'}{more}"
         )
     rows = op.m / op.active  # of a mixture: a call per expert that is chosen, with its share of the rows
+    density = format_named(op.weight).density  # a law of sparse rows goes by what a row stores
     times = [
-        op.active * law.seconds(rows, op.n, op.k, miss, code_miss) / scaling_of(target, law.kernel, rows, threads)
+        op.active
+        * law.seconds(rows, op.n, op.k * density, miss, code_miss)
+        / scaling_of(target, law.kernel, rows, threads)
         for law in laws
     ]
     table = np.stack(np.broadcast_arrays(*times))

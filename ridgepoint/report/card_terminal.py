@@ -105,26 +105,32 @@ def _linear(target: Target) -> RenderableType:
         column.header = Text(head)
     laws = sorted(target.linear, key=lambda law: (law.format, law.act, law.rung))
     for form, act in dict.fromkeys((law.format, law.act) for law in laws):
-        add(table, form if form == act else f"{form}, {act} activations", style="bold")
+        words = f"csr, {act}, 80 % zeros" if form == "csr" else form if form == act else f"{form}, {act} activations"
+        add(table, words, style="bold")
         for law in (law for law in laws if (law.format, law.act) == (form, act)):
             add(table, *_linear_row(law))
     return table
 
 
 def _linear_row(law: LinearLaw) -> tuple[str, ...]:
-    traffic = float(np.asarray(format_named(law.format).weight_bytes(_LAYER, _LAYER)))
-    work = 2.0 * 64 * _LAYER**2
+    form = format_named(_SPARSE if law.format == "csr" else law.format)
+    traffic = float(np.asarray(form.weight_bytes(_LAYER, _LAYER)))
+    work = 2.0 * 64 * _LAYER**2 * form.density
     notes = [*(["naive"] if law.rung == "naive" else []), *([f"{law.threads} threads"] if law.threads > 1 else [])]
     return (
         f"  {law.kernel}" + (f" ({', '.join(notes)})" if notes else ""),
-        *(f"{traffic / _seconds(law, 1, miss) / 1e9:.1f}" for miss in (1.0, 0.0)),
-        *(f"{work / _seconds(law, 64, miss) / 1e9:.0f}" for miss in (1.0, 0.0)),
+        *(f"{traffic / _seconds(law, 1, miss, form.density) / 1e9:.1f}" for miss in (1.0, 0.0)),
+        *(f"{work / _seconds(law, 64, miss, form.density) / 1e9:.0f}" for miss in (1.0, 0.0)),
         percent(law.sigma), f"{law.composed:.2f}x",
     )  # fmt: skip
 
 
-def _seconds(law: LinearLaw, m: float, miss: float) -> float:
-    return max(float(np.asarray(law.seconds(m, _LAYER, _LAYER, miss))), 1e-12)
+def _seconds(law: LinearLaw, m: float, miss: float, density: float) -> float:
+    return max(float(np.asarray(law.seconds(m, _LAYER, _LAYER * density, miss))), 1e-12)
+
+
+_SPARSE = "csr:0.8"
+"""Sparse rows are shown at one density: a rate per weight that is stored."""
 
 
 def _attention(target: Target) -> RenderableType:

@@ -24,6 +24,7 @@ from ridgepoint.report.html_sufficient import sufficient_section
 from ridgepoint.report.machine_words import machine_facts
 from ridgepoint.report.markup import cell, escaped, fact_list, figure, legend, scrolling_table
 from ridgepoint.report.operator_words import kernel_lines
+from ridgepoint.report.sparsity_words import break_even_lines, sparsity_lines
 from ridgepoint.report.task_words import task_methods
 from ridgepoint.report.training_words import training_lines
 from ridgepoint.report.unit_words import beside_weights, bet_definitions, step_words, weights_words
@@ -308,6 +309,8 @@ def _memory(answer: Answer) -> str:
     rows = [("peak of the measuring process", text) for text in peak]
     rows += [("energy", _block(answer.energy)), *(("accuracy", words) for words in accuracy_lines(answer.accuracy))]
     rows += [("compilation", words) for words in compile_lines(answer)]
+    rows += [("sparsity", words) for words in sparsity_lines(answer)]
+    rows += [("break-even density", words) for words in break_even_lines(answer)]
     rows += [("peak memory of a training step", words) for words in training_lines(answer)]
     rows += [("loss", words) for words in curve_lines(answer.curve)]
     if method := accuracy_method(answer.accuracy):

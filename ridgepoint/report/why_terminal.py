@@ -14,6 +14,7 @@ from ridgepoint.report.curve_words import curve_lines
 from ridgepoint.report.grid_terminal import add, grid, heading, line, pairs
 from ridgepoint.report.operator_words import kernel_words
 from ridgepoint.report.scale import log_scale
+from ridgepoint.report.sparsity_words import break_even_lines, predicted_sparsity_lines, sparsity_lines
 from ridgepoint.report.sufficient_terminal import sufficient_parts
 from ridgepoint.report.training_words import predicted_training_lines, training_lines
 from ridgepoint.report.unit_words import step_words, weights_words
@@ -65,7 +66,7 @@ def bet_panel(bet: Bet) -> RenderableType:
         ]
     parts += [Text(), Text.assemble(("Bet: ", "bold"), clean(bet.statement)), line(_footnote(bet), "dim")]
     parts += [line(curve.outside) for curve in bet.curves if curve.outside]
-    parts += [line(words) for words in predicted_compile_lines(bet)]
+    parts += [line(words) for words in (*predicted_compile_lines(bet), *predicted_sparsity_lines(bet))]
     memory = tuple(predicted_training_lines(bet))
     parts += [heading("memory of a step, predicted"), pairs(iter(memory))] if memory else []
     parts += [line(f"! {flag}", "yellow") for flag in bet.flags]
@@ -220,6 +221,10 @@ def _footer(answer: Answer) -> Iterator[tuple[str, str]]:
         yield "energy", str(answer.energy["reason"])
     for words in compile_lines(answer):
         yield "compilation", words
+    for words in sparsity_lines(answer):
+        yield "sparsity", words
+    for words in break_even_lines(answer):
+        yield "break-even", words
     for words in training_lines(answer):
         yield "peak", words
     for words in curve_lines(answer.curve):

@@ -2,84 +2,28 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
 from ridgepoint.choice import Side
-from ridgepoint.prediction import Z80, StepTime, ratio_sigma, roofline_seconds, step_time
 from ridgepoint.quantity import show_ratio
+from ridgepoint.study.break_even import break_evens
 from ridgepoint.study.cards import roofs, side_card
+from ridgepoint.study.cell import Cell, cell
 from ridgepoint.study.document import Bet, Curve, Flip
 from ridgepoint.study.modules import not_modelled
 from ridgepoint.study.outside import outside_words
-from ridgepoint.study.question import Question, plan_for
+from ridgepoint.study.question import Question
 from ridgepoint.study.training import training_words
-from ridgepoint.workload import Plan
 
-__all__ = ["FLIP_EFFECT", "TIE", "Cell", "cell", "crossing_of", "place_bet", "stated"]
+__all__ = ["FLIP_EFFECT", "TIE", "crossing_of", "place_bet", "stated"]
 
 TIE = 0.03
 """Speed-ups within 3 % of 1 are ties, for predictions and measurements alike."""
 FLIP_EFFECT = 0.05
 """A flip needs an end on each side of 1 by more than 5 %: nearer ends are as good as ties, and nobody acts on them."""
 _DENSE_GRID = 33
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One comparison on paper: speed-up of b over a per token, its 80 % interval and both step times."""
-
-    speedup: float
-    low: float
-    high: float
-    a: StepTime
-    b: StepTime
-    plan_a: Plan
-    plan_b: Plan
-    roofline_a_s: float
-    roofline_b_s: float
-    ceiling: float
-
-    @property
-    def roofline(self) -> float:
-        """Speed-up by the roofline."""
-        return _per_token(self.roofline_a_s, self.roofline_b_s, self.plan_a, self.plan_b)
-
-
-def cell(question: Question, side: Side, batch: int) -> Cell:
-    """Side b against a at one batch, on paper."""
-    plan_a, plan_b = plan_for(question, question.a, batch), plan_for(question, side, batch)
-    a, b = step_time(plan_a, question.target), step_time(plan_b, question.target)
-    speedup = _per_token(float(a.seconds), float(b.seconds), plan_a, plan_b)
-    spread = math.exp(Z80 * float(ratio_sigma(a, b)))
-    rooflines = float(roofline_seconds(plan_a, question.target)), float(roofline_seconds(plan_b, question.target))
-    return Cell(
-        speedup, speedup / spread, speedup * spread, a, b, plan_a, plan_b, *rooflines, _ceiling(a, b, plan_a, plan_b)
-    )
-
-
-def _per_token(a_s: float, b_s: float, plan_a: Plan, plan_b: Plan) -> float:
-    return (a_s / float(plan_a.step.tokens)) / (b_s / float(plan_b.step.tokens))
-
-
-def _ceiling(a: StepTime, b: StepTime, plan_a: Plan, plan_b: Plan) -> float:
-    """Amdahl 1967: 1 / (share of a's time in operators that b carries out as a does); inf if nothing is left.
-
-    Where only the calls differ (compiled, recorded), of each such operator what the cheaper call leaves.
-    """
-    if plan_a.threads != plan_b.threads or (
-        plan_a.launch != plan_b.launch and "graph" in (plan_a.launch, plan_b.launch)
-    ):
-        return math.inf
-    theirs = {t.op.name: t.op for t in b.ops}
-    same = {t.op.name for t in a.ops if theirs.get(t.op.name) == t.op}
-    kept = sum(float(t.seconds) for t in a.ops if t.op.name in same)
-    if (plan_a.launch, plan_a.autograd) != (plan_b.launch, plan_b.autograd):
-        cheaper = {t.op.name: float(t.seconds) for t in b.ops}
-        kept = sum(min(float(t.seconds), cheaper[t.op.name]) for t in a.ops if t.op.name in same)
-    return float(a.seconds) / kept if kept > 0 else math.inf
 
 
 def place_bet(question: Question) -> Bet:
@@ -90,17 +34,15 @@ def place_bet(question: Question) -> Bet:
         outside = _beside(question, side, text, cells)
         curves.append(_curve(text, cells, outside))
         flips[text] = _flip(question, side, cells)
-        cards.append(side_card(question.target, text, side, {batch: (c.b, c.plan_b) for batch, c in cells.items()}))
+        cards.append(side_card(question, text, side, {batch: (c.b, c.plan_b) for batch, c in cells.items()}))
     first = {batch: cell(question, question.b[0], batch) for batch in question.grid}
-    a_card = side_card(
-        question.target, question.a_text, question.a, {batch: (c.a, c.plan_a) for batch, c in first.items()}
-    )
+    a_card = side_card(question, question.a_text, question.a, {batch: (c.a, c.plan_a) for batch, c in first.items()})
     return Bet(
         model=question.workload.name, shape=msgspec.to_builtins(question.workload),
         random_weights=not question.directory, phase=question.phase, context=question.context,
         new=question.new, grid=question.grid, device=question.device, target=question.target.name,
         target_date=question.target.date, machine_id=question.target.machine_id, a=a_card, b=tuple(cards),
-        curves=tuple(curves), flips=flips, tie=TIE, roofs=roofs(question.target),
+        curves=tuple(curves), flips=flips, break_even=break_evens(question), tie=TIE, roofs=roofs(question.target),
         flags=not_modelled(question.workload), statement=_statement(question, curves, flips),
     )  # fmt: skip
 

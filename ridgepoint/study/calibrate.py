@@ -33,7 +33,7 @@ def calibrate(
     CPU whose figures mean nothing. `stage` "modules" measures what modules beyond decoders are made of, "compile" what
     torch.compile costs; each is joined to the newest calibration of this machine, which is made first where there is none,
     and to the other stages that were joined to the same ("ort": ONNX Runtime's linear layers; "train": the
-    operators of a training step; "kv": quantised KV caches).
+    operators of a training step; "kv": quantised KV caches; "sparse": sparse rows).
     """
     with claimed(store):
         base = None

@@ -9,6 +9,8 @@ from ridgepoint.prediction.compiled import compilation_seconds
 from ridgepoint.prediction.optime import OpTime
 from ridgepoint.prediction.roofline import bound_of
 from ridgepoint.study.document import OpCard, Roof, SideCard
+from ridgepoint.study.question import Question
+from ridgepoint.study.sparsity import family_of, sparsity_card
 from ridgepoint.study.training import memory_items
 from ridgepoint.workload import Linear, Plan
 
@@ -27,9 +29,9 @@ def kernels_of(time: StepTime) -> dict[str, str]:
     return {t.op.name: t.kernel for t in linears}
 
 
-def side_card(target: Target, text: str, side: Side, steps: Mapping[int, tuple[StepTime, Plan]]) -> SideCard:
+def side_card(question: Question, text: str, side: Side, steps: Mapping[int, tuple[StepTime, Plan]]) -> SideCard:
     """The side at the smallest and at the largest batch."""
-    first, last = min(steps), max(steps)
+    first, last, target = min(steps), max(steps), question.target
     bounds, shares, ops = {}, {}, {}
     for batch in sorted({first, last}):
         time, plan = steps[batch]
@@ -41,6 +43,7 @@ def side_card(target: Target, text: str, side: Side, steps: Mapping[int, tuple[S
         memory_items={str(b): items for b, (_, p) in steps.items() if (items := memory_items(p))},
         weight_bytes=float(plan.weight_bytes), bounds=bounds, shares=shares, ops=ops,
         compile_s=compilation_seconds(plan, target) if plan.launch == "compile" else None,
+        sparsity=sparsity_card(side, question.workload, plan), family=family_of(side),
     )  # fmt: skip
 
 

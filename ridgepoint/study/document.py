@@ -5,7 +5,8 @@ from typing import Any, Literal
 import msgspec
 
 __all__ = [
-    "Answer", "Bet", "Curve", "Flip", "OpCard", "Point", "RecordRow", "Roof", "SideCard", "answer_from", "bet_from", "plain",
+    "Answer", "Bet", "BreakEven", "Curve", "Flip", "OpCard", "Point", "RecordRow", "Roof", "SideCard", "answer_from",
+    "bet_from", "plain",
 ]  # fmt: skip
 
 
@@ -63,6 +64,11 @@ class SideCard(msgspec.Struct, frozen=True, kw_only=True):
     """Of a training step: batch -> {item: bytes}, "peak" among them."""
     compile_s: float | None = None
     """Predicted seconds until its first step is compiled, for each shape anew."""
+    sparsity: dict[str, float] = {}
+    """Of a side that takes something away: shares of the linear layers' weights that are zero (`zeros`) and that its kernels
+    skip (`skipped`), share of the parameters that is gone (`removed`), and the sparsity `asked` for."""
+    family: str = ""
+    """Sides of one family differ in their sparsity alone."""
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +98,18 @@ class Flip(msgspec.Struct, frozen=True, kw_only=True):
     high: float
 
 
+class BreakEven(msgspec.Struct, frozen=True, kw_only=True):
+    """Share of weights that are not zero below which kernels that skip zeros are faster than A, at one batch."""
+
+    family: str
+    batch: int
+    density: float | None
+    """0: never; 1: at any density; None: measured on one side of it only."""
+    low: float
+    high: float
+    """Ends of the 80 % interval of a prediction; of a measurement the densities next to it that were measured."""
+
+
 class Bet(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that was stated before the first measurement."""
 
@@ -111,6 +129,7 @@ class Bet(msgspec.Struct, frozen=True, kw_only=True):
     b: tuple[SideCard, ...]
     curves: tuple[Curve, ...]
     flips: dict[str, Flip | None]
+    break_even: tuple[BreakEven, ...] = ()
     tie: float
     """Speed-ups within this of 1 are a tie; fixed beforehand."""
     roofs: tuple[Roof, ...] = ()
@@ -150,6 +169,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     energy_method: str = ""
     held: dict[str, dict[str, float]] = {}
     """Of a training step: "a" and "b" -> {item: bytes counted}, "peak" among them."""
+    zeros: dict[str, float] = {}
+    """Of a side that sets weights to zero: "a" and "b" -> share of its linear layers' weights that is zero, counted."""
     compile_s: dict[str, float] = {}
     """Measured seconds until the first step of "a" or "b" was compiled."""
     flags: tuple[str, ...] = ()
@@ -169,6 +190,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     flip_predicted: float | dict[str, float | None] | None
     """The batch, or null; with several B's an object by side."""
     flip_measured: float | dict[str, float | None] | None
+    break_even: tuple[BreakEven, ...] = ()
+    """As measured, where at least two densities were."""
     accuracy: dict[str, Any]
     energy: dict[str, Any]
     curve: dict[str, Any] = {}

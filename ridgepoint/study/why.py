@@ -18,8 +18,10 @@ from ridgepoint.prediction import predict, predict_memory
 from ridgepoint.quantity import show_bytes
 from ridgepoint.store import Provenance, Record, Store, digest, new_record
 from ridgepoint.study.accuracy import Text, accuracy_of
-from ridgepoint.study.betting import Cell, cell, place_bet
+from ridgepoint.study.betting import place_bet
+from ridgepoint.study.break_even import measured_break_even
 from ridgepoint.study.cards import kernels_of
+from ridgepoint.study.cell import Cell, cell
 from ridgepoint.study.choosing import first_points, next_point, side_of
 from ridgepoint.study.curve import Fitting, curve_of
 from ridgepoint.study.document import Answer, Bet, Curve, Point, answer_from, bet_from, plain
@@ -239,7 +241,8 @@ def _with_measurement(point: Point, message: dict[str, Any]) -> Point:
             for side in ("a", "b") if f"energy_{side}_low_j" in message
         },
         energy_method=message.get("energy_method", message.get("energy_reason", "")),
-        compile_s=message.get("compile_s") or {}, held=message.get("held") or {}, flags=tuple(message.get("flags", ())),
+        compile_s=message.get("compile_s") or {}, held=message.get("held") or {},
+        zeros=message.get("zeros") or {}, flags=tuple(message.get("flags", ())),
     )  # fmt: skip
 
 
@@ -265,7 +268,7 @@ def settle(
     return Answer(
         id=record.id, created=record.created, digest=record.digest, bet=bet, points=tuple(points),
         flip_predicted=foretold if many else next(iter(foretold.values())),
-        flip_measured=seen if many else next(iter(seen.values())),
+        flip_measured=seen if many else next(iter(seen.values())), break_even=measured_break_even(bet, points),
         accuracy=_no_accuracy(bet), energy=_energy(points), verdict="\n".join(lines), complete=complete,
         flags=(*bet.flags, *_caveats(bet, provenance, complete), *unmeasured),
         machine=dict(provenance.machine), versions=dict(provenance.versions),

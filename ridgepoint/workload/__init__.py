@@ -12,6 +12,7 @@ from ridgepoint.workload.format import (
     Format,
     arithmetic_dtype,
     format_named,
+    ladder_named,
 )
 from ridgepoint.workload.fused import Fused
 from ridgepoint.workload.layout import LAST_KINDS, laid_out
@@ -75,6 +76,7 @@ __all__ = [
     "format_named",
     "forward",
     "heldout_text",
+    "ladder_named",
     "laid_out",
     "load_model",
     "mixed",

@@ -1,5 +1,6 @@
 """How a number is stored: dtypes of activations, and weight formats with their scales, in bytes."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,9 @@ import numpy as np
 from ridgepoint.errors import BadInput, UnknownName
 from ridgepoint.quantity import Array
 
-__all__ = ["CACHE_FORMATS", "DTYPES", "DTYPE_BYTES", "INT4_GROUPS", "Format", "arithmetic_dtype", "format_named"]
+__all__ = [
+    "CACHE_FORMATS", "DTYPES", "DTYPE_BYTES", "INT4_GROUPS", "Format", "arithmetic_dtype", "format_named", "ladder_named",
+]  # fmt: skip
 
 DTYPE_BYTES: dict[str, float] = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
 DTYPES = tuple(DTYPE_BYTES)
@@ -19,7 +22,7 @@ class Format:
 
     `scale_bytes` counts what is stored with each group: scale, and zero point where there is one.
     `rows` share a scale. `activation_bits`: 0 if activations keep their dtype, else the bits to which they are quantised
-    at run time.
+    at run time. `density`: share of the weights that is stored and multiplied, each with `index_bits` of its place.
     """
 
     name: str
@@ -28,11 +31,13 @@ class Format:
     scale_bytes: float
     activation_bits: int = 0
     rows: int = 1
+    density: float = 1.0
+    index_bits: float = 0.0
 
     def weight_bytes(self, n: Array, k: Array) -> Array:
         """Bytes of an n x k matrix with its scales."""
         scales = np.ceil(n / self.rows) * (np.ceil(k / self.group) if self.group else 1.0)
-        return n * k * self.bits / 8 + scales * self.scale_bytes
+        return n * k * self.density * (self.bits + self.index_bits) / 8 + scales * self.scale_bytes
 
     def takes(self, k: int) -> bool:
         """Whether k inputs split into whole groups."""
@@ -50,7 +55,11 @@ _QUANTISED = {
     "fp8": Format("fp8", 8, 0, 4, activation_bits=8),  # e4m3, one fp32 scale per row and per token
     "fp8:block": Format("fp8:block", 8, 128, 4, activation_bits=8, rows=128),  # one fp32 scale per 128 x 128 weights
     "nvfp4": Format("nvfp4", 4, 16, 1, activation_bits=4),  # e2m1, one e4m3 scale per 16 weights of a row
+    "2:4": Format(
+        "2:4", 16, 0, 0, density=0.5, index_bits=2
+    ),  # bf16 or fp16; 2 bits say which of four (arXiv 2104.08378)
 }
+_CSR = re.compile(r"csr:0\.\d{1,4}")
 INT4_GROUPS = (32, 64, 128, 256)
 _GROUPED = {"int4": 4, "int3": 3}
 CACHE_FORMATS = {"fp8": (1.0, 0.0), "int8": (1.0, 4.0), "int4": (0.5, 4.0)}
@@ -60,11 +69,14 @@ fp8 has one scale for a whole tensor, which is not counted."""
 
 
 def format_named(name: str) -> Format:
-    """The format of that name: a dtype, or int8, int8:dyn, int8:dyn:token, int4:gN, int3:gN, nf4, fp8, fp8:block, nvfp4."""
+    """The format of that name: a dtype, or int8, int8:dyn, int8:dyn:token, int4:gN, int3:gN, nf4, fp8, fp8:block, nvfp4, 2:4,
+    or csr:0.9, of whose weights that share is zero."""
     if name in _PLAIN:
         return _PLAIN[name]
     if name in _QUANTISED:
         return _QUANTISED[name]
+    if _CSR.fullmatch(name):  # fp32 values, 32-bit columns, and where each row begins
+        return Format(name, 32, 0, 4, density=1.0 - float(name.removeprefix("csr:")), index_bits=32)
     kind, grouped, group = name.partition(":g")
     if grouped and kind in _GROUPED:
         if group in map(str, INT4_GROUPS):
@@ -72,6 +84,11 @@ def format_named(name: str) -> Format:
         known = ", ".join(map(str, INT4_GROUPS))
         raise BadInput(f"{kind} groups of {group[:40]!r} weights have no kernel; groups of {known} do")
     raise UnknownName("weight format", name, [*_PLAIN, *_QUANTISED, *(f"int4:g{g}" for g in INT4_GROUPS)])
+
+
+def ladder_named(weight: str) -> str:
+    """Name of the kernel ladder of a format: groups and sparsity are arguments of its kernels."""
+    return "csr" if weight.startswith("csr:") else weight.partition(":g")[0]
 
 
 def arithmetic_dtype(weight: str, act: str) -> str:

@@ -75,7 +75,8 @@ class Compulsory:
 class Linear(Compulsory):
     """y[m, n] = x[m, k] W[n, k]ᵀ (+ bias[n]), x and y in `dtype`, W stored as `weight`.
 
-    `kernel` pins a rung of the format's kernel ladder ("" = the fastest that the target has).
+    `kernel` pins a rung of the format's kernel ladder ("" = the fastest that the target has). Zeros that the format does not
+    store count neither as FLOPs nor as bytes; zeros in a dense matrix count as both.
     """
 
     name: str
@@ -111,7 +112,7 @@ class Linear(Compulsory):
 
     @property
     def flops(self) -> Array:
-        return 2.0 * self.m * self.n * self.k
+        return 2.0 * self.m * self.n * self.k * format_named(self.weight).density
 
     @property
     def weight_bytes(self) -> Array:

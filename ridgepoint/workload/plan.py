@@ -69,6 +69,8 @@ class Plan:
 
     cache: str = ""
     """Format of the KV cache, one of `CACHE_FORMATS`; "" is the base dtype."""
+    kept: tuple[int, ...] = ()
+    """Numbers, in the model as it was given, of the decoder layers that `workload` still has; () are all."""
 
     @property
     def ops(self) -> tuple[Op, ...]:

@@ -12,7 +12,7 @@ from ridgepoint.workload import format_named
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["DTYPES", "LinearBench", "probe_bases", "probe_kernel", "residency_samples"]
+__all__ = ["DTYPES", "LinearBench", "neighbours", "probe_bases", "probe_kernel", "residency_samples"]
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _HOT_BYTES = 8e6
@@ -157,10 +157,10 @@ def _time(
         x = inputs.setdefault(key[1], torch.randn(m, key[1]).to(dtype))
         return lambda: module(x)
 
-    return pool.passes(call, seconds, least, _neighbours(dtype, inputs, stream))
+    return pool.passes(call, seconds, least, neighbours(dtype, inputs, stream))
 
 
-def _neighbours(
+def neighbours(
     dtype: Any, inputs: "dict[int, Tensor]", stream: Callable[[], object] | None
 ) -> Callable[[tuple[int, ...]], object]:
     """The small operators that stand between two linear layers, as in a network: they displace a kernel's code, and the

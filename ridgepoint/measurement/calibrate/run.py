@@ -50,7 +50,8 @@ class Settings:
     scaling_s: float = 0.05
     stage: str = ""
     """"" is what decoders need; "modules" what other modules need beside it, "compile" what torch.compile costs, "ort" ONNX
-    Runtime's linear layers, "train" the operators of a training step, "kv" quantised KV caches."""
+    Runtime's linear layers, "train" the operators of a training step, "kv" quantised KV caches, "sparse" weights as compressed
+    sparse rows."""
     kv_s: float = 0.002
     conv_s: float = 0.012
     module_s: float = 0.0015
@@ -122,6 +123,11 @@ def _probes(settings: Settings, linear: Linears, nets: Nets) -> Probes:
             for title, source in _kv(settings):
                 yield f"{title}, round {number + 1} of {ROUNDS}", number, source
         return
+    if settings.stage == "sparse":
+        for number in range(ROUNDS):
+            for title, source in _sparse(settings, number, nets):
+                yield f"{title}, round {number + 1} of {ROUNDS}", number, source
+        return
     yield "clock", 0, clock_samples()
     for number in range(ROUNDS):
         for title, source in _round(settings, number, linear, nets):
@@ -173,6 +179,18 @@ def _kv(s: Settings) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
     for format in CACHE_FORMATS:
         for act in ("fp32", "bf16"):
             yield f"KV cache {format} {act}", kv_cache_samples(format, act, s.kv_s, s.cache_bytes)
+
+
+def _sparse(s: Settings, number: int, nets: Nets) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+    """Products of sparse rows, alone and in networks."""
+    from ridgepoint.measurement.calibrate.sparse import sparse_samples
+
+    yield "sparse rows", sparse_samples(s.linear_s, s.cache_bytes)
+    for spec in SPARSE_SIDES:
+        yield f"network {spec}", _network(spec, nets, s.composed_s, number)
+
+
+SPARSE_SIDES = ("sparse:0.7:csr", "sparse:0.95:csr")
 
 
 def _training(s: Settings, number: int) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:

@@ -1,0 +1,3 @@
+"""Pruning: which weights become zero, and which channels and heads go."""
+
+__all__: list[str] = []

@@ -1,0 +1,87 @@
+"""Weights that are mostly zero, as compressed sparse rows in fp32: only what is not zero is stored and multiplied.
+
+Shapes: x[..., k], W[n, k] with `stored` weights that are not zero: value[stored] fp32, column[stored] int32, first[n + 1] int32
+(where each row begins in them).
+"""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ridgepoint.kernels.ladder import LinearKernel, needs_cpu
+
+__all__ = ["LADDER", "CsrDensifyLinear", "CsrLinear"]
+
+NAIVE, PACKED = "csr_densify_linear", "torch.sparse_csr (MKL)"
+
+
+class CsrLinear(nn.Module):
+    """torch's products of a CSR matrix, MKL's on x86: matrix by vector for one row, else matrix by matrix.
+
+    The product is W xᵀ, so that several rows are transposed on the way in and out; both copies are part of the layer.
+    """
+
+    kernel = PACKED
+    first: Tensor
+    column: Tensor
+    value: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)  # its interface may still change
+            rows = weight.to_sparse_csr()
+        self.shape = weight.shape
+        self.register_buffer("first", rows.crow_indices().to(torch.int32))
+        self.register_buffer("column", rows.col_indices().to(torch.int32))
+        self.register_buffer("value", rows.values().clone())
+        self.register_buffer("bias", bias)
+
+    def matrix(self) -> Tensor:
+        """[n, k] as torch's sparse tensor over the same memory: made for each call, because it cannot be copied."""
+        return torch.sparse_csr_tensor(self.first, self.column, self.value, size=self.shape, check_invariants=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_MK = x.reshape(-1, x.shape[-1])
+        rows = self.matrix()
+        y_MN = (rows @ x_MK[0])[None] if len(x_MK) == 1 else (rows @ x_MK.t()).t().contiguous()
+        if self.bias is not None:
+            y_MN = y_MN.add_(self.bias)
+        return y_MN.view(*x.shape[:-1], -1)
+
+    def dequantised(self) -> Tensor:
+        """[n, k] fp32, zeros included."""
+        return self.matrix().to_dense()
+
+
+class CsrDensifyLinear(CsrLinear):
+    """Naive: the zeros are put back at every call, then a dense product."""
+
+    kernel = NAIVE
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.matrix().to_dense(), self.bias)
+
+
+def _pack(module: type[CsrLinear], weight: Tensor, bias: Tensor | None, act: str, group: int) -> nn.Module:
+    return module(weight.float(), None if bias is None else bias.to(torch.float32, copy=True))
+
+
+def _any_shape(n: int, k: int, group: int) -> str:
+    return ""
+
+
+def _has_mkl() -> str:
+    return needs_cpu() or ("" if torch.backends.mkl.is_available() else "torch was built without MKL's sparse products")
+
+
+def _rung(rung: str, module: type[CsrLinear], available: Callable[[], str]) -> LinearKernel:
+    return LinearKernel(module.kernel, "csr", rung, ("fp32",), "cpu", partial(_pack, module), _any_shape, available)
+
+
+LADDER = (_rung("naive", CsrDensifyLinear, needs_cpu), _rung("packed", CsrLinear, _has_mkl))

@@ -1,0 +1,54 @@
+"""Sparsity on paper: how much of the linear layers is zero, how much of it a kernel skips, how much is gone for good."""
+
+from typing import cast
+
+from ridgepoint.choice import Side
+from ridgepoint.choice.sparse import Sparse
+from ridgepoint.workload import Decoder, Linear, Plan, Workload, format_named
+
+__all__ = ["family_of", "sparse_of", "sparsity_card"]
+
+_AXES = ("sparsity", "channels", "heads", "depth")
+
+
+def sparse_of(side: Side) -> Sparse | None:
+    """The choice that sets weights to zero, if the side has one."""
+    return next((c for c in side.choices if isinstance(c, Sparse)), None)
+
+
+def sparsity_card(side: Side, workload: Workload, plan: Plan) -> dict[str, float]:
+    """`zeros` (present) and `skipped` (exploited): shares of the weights of linear layers without the head; `removed`: share
+    of all parameters. {} for a side that takes nothing away. `plan` is of the side, `workload` the model as it was given."""
+    if not any(c.AXIS in _AXES and c.spelled != "dense" for c in side.choices):
+        return {}
+    card = {"removed": 1.0 - plan.workload.parameters / workload.parameters}
+    choice = sparse_of(side)
+    if choice is None:
+        return card
+    linears = [op for op in plan.ops if isinstance(op, Linear) and not op.fixed and op.role != "head"]
+    total = sum(_weights(op) for op in linears)
+    zeros = sum(choice.zeros * _weights(op) * _share_meant(choice, op, plan) for op in linears)
+    skipped = sum((1.0 - format_named(op.weight).density) * _weights(op) for op in linears)
+    return {**card, "asked": choice.zeros, "zeros": zeros / total, "skipped": skipped / total}
+
+
+def family_of(side: Side) -> str:
+    """What sides that store only what is not zero share when they differ in their sparsity alone; "" for others."""
+    choice = sparse_of(side)
+    if choice is None or choice.rung != "csr":
+        return ""
+    return choice.spelled.replace(choice.sparsity, "s", 1)
+
+
+def _weights(op: Linear) -> float:
+    return float(op.count * op.n * op.k)
+
+
+def _share_meant(choice: Sparse, op: Linear, plan: Plan) -> float:
+    """Share of a row's layers that the choice is for."""
+    if not choice.scope.takes(op):
+        return 0.0
+    if choice.scope.whole:
+        return 1.0
+    here = op.layers or cast(Decoder, plan.workload).layers_of_row(op.name)
+    return len(choice.scope.inside(frozenset(here))) / len(here)
