@@ -26,6 +26,8 @@ def image():
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4)), torch.randn(2, 3, 8, 8)
 """
 
+SLOW = pytest.mark.slow
+
 
 @pytest.fixture
 def module(tmp_path, isolated_home):
@@ -136,9 +138,21 @@ def test_a_convolution_needs_its_calibration(ridge, module, isolated_home):
     [
         (("predict", "{}:nothing", "--on", "test-target"), "has no function 'nothing'; it has build, image"),
         (("predict", "./nowhere.py:build", "--on", "test-target"), "no such file"),
-        (("why", "{}:build", "fp32..bf16", "--phase", "prefill", "--on", "test-target"), "leave --phase out"),
-        (("why", "{}:build", "fp32..channels-last", "--on", "test-target"), "calls no convolution"),
-        (("why", "{}:build", "fp32..math", "--on", "test-target"), "calls no attention kernel"),
+        pytest.param(
+            ("why", "{}:build", "fp32..bf16", "--phase", "prefill", "--on", "test-target"),
+            "leave --phase out",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ("why", "{}:build", "fp32..channels-last", "--on", "test-target"),
+            "calls no convolution",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ("why", "{}:build", "fp32..math", "--on", "test-target"),
+            "calls no attention kernel",
+            marks=pytest.mark.slow,
+        ),
         (("why", "{}:build", "bf16..int4:g256", "--on", "test-target", "--batch", "1"), "has no kernel"),
     ],
 )
@@ -160,7 +174,8 @@ def with_costs(home):
     path.write_bytes(encode_target(msgspec.structs.replace(target, autograd_call_s=costs, compiled=(law,))))
 
 
-@pytest.mark.parametrize("mode", ["grad", pytest.param("no-grad", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["grad", "no-grad"])
 def test_rows_are_absent_where_torch_records(ridge, module, isolated_home, mode):
     with_costs(isolated_home)
     words = ("--on", "test-target", "--batch", 4, "--seconds", 0.2)

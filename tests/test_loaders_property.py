@@ -19,6 +19,7 @@ from ridgepoint.prediction import predict, predict_memory
 from ridgepoint.workload import Decoder, Plan, decode, load_model, prefill, train
 from ridgepoint.workload.families import from_config
 
+hundreds = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 thousand = settings(max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FULL = decode_target("t", (Path(__file__).parent / "data" / "test-target.calibrated.toml").read_bytes())
 SMALL_TARGET = msgspec.structs.replace(
@@ -176,7 +177,7 @@ def use_target(target):
             assert 0 <= latency.low <= latency.value <= latency.high < math.inf
 
 
-@thousand
+@hundreds
 @given(st.data())
 def test_any_change_of_a_target(data):
     root = tomllib.loads(TEXT.decode())

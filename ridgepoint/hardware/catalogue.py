@@ -44,8 +44,7 @@ def load_target(name: str, device: str = "cpu") -> Target:
     for candidate in _paths():
         if name in (_stem(candidate), candidate.name.removesuffix(".toml")):
             return _read(candidate)
-    for candidate in _paths():
-        target = _read(candidate)
+    for target in (*map(_read, _own_paths()), *_packaged()):
         if name in target.aliases or name == target.name:
             return target
     raise UnknownName(
@@ -79,9 +78,23 @@ def _file(name: str) -> Path | None:
 
 
 def _paths() -> list[Path]:
-    own = sorted((data_folder() / "targets").glob("*.toml"))
+    return [*_own_paths(), *_packaged_paths()]
+
+
+def _own_paths() -> list[Path]:
+    return sorted((data_folder() / "targets").glob("*.toml"))
+
+
+@cache
+def _packaged_paths() -> tuple[Path, ...]:
     packaged = Path(str(files("ridgepoint.hardware") / "data"))
-    return [*own, *(path for kind in _KINDS for path in sorted((packaged / kind).glob("*.toml")))]
+    return tuple(path for kind in _KINDS for path in sorted((packaged / kind).glob("*.toml")))
+
+
+@cache
+def _packaged() -> tuple[Target, ...]:
+    """All targets of the package, read once: whoever asks for an alias, or for a name that nothing has, reads them all."""
+    return tuple(map(_read, _packaged_paths()))
 
 
 _KINDS = ("gpu", "cpu", "accelerator")

@@ -34,7 +34,9 @@ class CsrLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)  # its interface may still change
+            warnings.filterwarnings(
+                "ignore", "Sparse CSR tensor support", UserWarning
+            )  # its interface may still change
             rows = weight.to_sparse_csr()
         self.shape = weight.shape
         self.register_buffer("first", rows.crow_indices().to(torch.int32))

@@ -137,7 +137,7 @@ def _build_weights(
     shaped = replace(workload, max_position_embeddings=max(64, _longest(step)))
     if not directory:
         smaller = replace(shaped, blocks=cast(Decoder, plan.workload).blocks)
-        model = build_random(smaller, plan.dtype, convert=convert, device=plan.device, alike=_alike(plan))
+        model = build_random(smaller, plan.dtype, convert=convert, device=plan.device, alike=_alike(plan, side))
         return Weights(model, 1, True)
     from pathlib import Path
 
@@ -163,10 +163,16 @@ def _calibrated(side: Side, plan: Plan, kernels: Mapping[str, str], tokens: list
     return convert
 
 
-def _alike(plan: Plan) -> Callable[[int], object]:
-    """Layers are alike to whom every row of the plan is whole, or has both or neither."""
+def _alike(plan: Plan, side: Side) -> Callable[[int], object]:
+    """Layers are alike to whom every row of the plan is whole, or has both or neither, and whom every choice means or not."""
     split = {op.name: frozenset(op.layers) for op in plan.ops if isinstance(op, Linear) and op.layers}
-    return lambda layer: frozenset(name for name, layers in split.items() if layer in layers)
+    scopes = [scope for c in side.choices if (scope := getattr(c, "scope", None)) is not None]
+
+    def key(layer: int) -> object:
+        meant = tuple(bool(scope.inside(frozenset([layer]))) for scope in scopes)
+        return frozenset(name for name, layers in split.items() if layer in layers), meant
+
+    return key
 
 
 def _decoder_row(plan: Plan) -> Callable[[str], str]:

@@ -56,7 +56,8 @@ def _present(side: SideCard, counted: float | None) -> str:
 
 
 def _exploited(side: SideCard) -> str:
-    names = list(dict.fromkeys(clean(k) for k in side.kernels.values()))
+    layers = {name: kernel for name, kernel in side.kernels.items() if name != "lm_head"} or side.kernels
+    names = list(dict.fromkeys(clean(kernel) for kernel in layers.values()))
     kernels, one = ", ".join(names), len(names) == 1
     if "zeros" not in side.sparsity:
         return "exploited: all of it, the tensors are smaller"

@@ -39,6 +39,9 @@ class Device:
     """Of the DRAM's datasheet bandwidth, what this card's memory leaves to a stream beside what its class attains: a
     figure of the target, else `INLINE_ECC` where its facts say so, else 1."""
 
+    sparse_dtypes: tuple[str, ...] = ()
+    """Dtypes whose products its tensor cores skip where two of four weights are zero."""
+
     @property
     def stream_bytes_per_s(self) -> float:
         """DRAM bandwidth of which a class's parameters attain their `dram_share`."""
@@ -69,4 +72,5 @@ def device_of(target: Target) -> Device:
         target.name, target.arch, int(found["sm_count"]), found["boost_clock_hz"], found["DRAM bandwidth"],
         found["L2 size"], found["tdp_w"], rates["tensor"], rates["vector"], target.figure("link_bytes_per_s"),
         target.figure("pcie_bytes_per_s"), facts.get("fabric", ""), target.figure("dram_stream_share") or inline,
+        tuple(dict.fromkeys(p.dtype for p in target.peaks if p.unit == "tensor" and p.sparse)),
     )  # fmt: skip

@@ -96,7 +96,7 @@ def gemm_time(
     tile. Tiles and waves: Osama et al. 2023 (Stream-K, arXiv 2301.03598, section 3).
     """
     m, n, k, batch = (np.maximum(np.asarray(x, dtype=np.float64), 1.0) for x in (m, n, k, batch))
-    flops = 2.0 * batch * m * n * k
+    flops = 2.0 * batch * m * n * k * form.products
     read, written = _dram_bytes(p, device, loop, form, (m, n, k, batch))
     memory_s = (read + written) / device.dram_bytes_per_s
     stream_s = (read + written * p.write_cost) / (device.stream_bytes_per_s * p.dram_share)
@@ -177,7 +177,8 @@ def _tile_seconds(
 ) -> tuple[Floats, Floats]:
     """Of each tile: a step along k, and what it takes beside its steps."""
     step_k = _STEP_BYTES / form.act_bytes
-    arithmetic_s = rows * columns * (2.0 * step_k / (form.peak(device) / device.sm_count * p.tensor_share))
+    products = 2.0 * step_k * form.products
+    arithmetic_s = rows * columns * (products / (form.peak(device) / device.sm_count * p.tensor_share))
     feed = (rows * form.act_bytes + columns * form.weight_bytes) * (step_k / p.l2_bytes_per_clock)
     bounds = [arithmetic_s, feed / device.clock_hz, np.full_like(feed, p.step_clocks / device.clock_hz)]
     if form.unpacks:

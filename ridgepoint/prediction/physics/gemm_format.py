@@ -31,6 +31,8 @@ class GemmFormat:
     """Activations are quantised by a pass before the product."""
     unpacks: bool = False
     """Weights are unpacked to the dtype of the activations inside the product."""
+    products: float = 1.0
+    """Share of the multiplications that the unit does: with 2:4 zeros it skips half."""
     tiles: Tiles = _TENSOR_TILES
     """Rows and columns of a thread block's tile, of all the kernels there are."""
 

@@ -1,11 +1,15 @@
 """A linear layer from the datasheet: the matrix product of its weight format, weights from memory."""
 
+import math
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 
 from ridgepoint.errors import NotSupported
+from ridgepoint.prediction.physics.found import Found
 from ridgepoint.prediction.physics.gemm import GemmParameters, Loop, gemm_time
-from ridgepoint.prediction.physics.gemm_format import FORMATS
+from ridgepoint.prediction.physics.gemm_format import FORMATS, GemmFormat
 from ridgepoint.prediction.sheet.context import Sheet, Timed, parameters_for
 from ridgepoint.quantity import Array
 from ridgepoint.workload import Linear
@@ -19,6 +23,12 @@ _GRAPH_LAUNCH_S = 1.5e-5
 graphs show. Loops of vLLM's blocked fp8 took 75 to 220 us a call, which is its host."""
 _NAMES = {"int8": "int8_wo", "int8:dyn": "sq", "int8:dyn:token": "sq", "fp8": "fp8", "fp8:block": "fp8_block",
           "nvfp4": "nvfp4", "fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}  # fmt: skip
+
+
+_TWO_OF_FOUR = GemmFormat("2:4", 1 + 1 / 8, 2, 2, ("bf16", "fp16"), products=0.5)
+"""Of four weights two in 16 bits and 2 bits for the place of each (Mishra et al. 2021, arXiv 2104.08378)."""
+_TWO_OF_FOUR_SIGMA = 0.3
+"""Assumed: no kernel for 2:4 was measured; it is taken to reach what the dense kernel of its dtype reaches."""
 
 
 def format_of(op_weight: str) -> str:
@@ -36,15 +46,27 @@ def alike(dtype: str) -> tuple[str, ...]:
 
 def linear_time(sheet: Sheet, op: Linear) -> Timed:
     """One call; raises NotSupported where the device cannot multiply in the format."""
-    name = format_of(op.weight)
-    form = FORMATS[name]
+    sparse = op.weight == "2:4"
+    name = op.dtype if sparse else format_of(op.weight)
+    form = _TWO_OF_FOUR if sparse else FORMATS[name]
     form.peak(sheet.device)
     _check_activations(sheet, op.dtype)
     p, found = parameters_for(sheet, "gemm", alike(name), GemmParameters)
+    if sparse:
+        found = _assumed(sheet, op.dtype, found)
     if p.launch_s > _GRAPH_LAUNCH_S:
         p = msgspec.structs.replace(p, launch_s=_GRAPH_LAUNCH_S)
     n, k = _of_all_adapters(op)
     return Timed(gemm_time(sheet.device, p, form, op.m, n, k, _IN_A_NETWORK), found)
+
+
+def _assumed(sheet: Sheet, dtype: str, found: Found) -> Found:
+    """The dense kernel's parameters with the error of taking them for a sparse one; refuses devices without sparse units."""
+    if dtype not in sheet.device.sparse_dtypes:
+        skips = ", ".join(sheet.device.sparse_dtypes) or "no dtype"
+        raise NotSupported(f"{sheet.device.name} skips 2:4 zeros in {skips}, not in {dtype}, as far as its sources say")
+    fit = msgspec.structs.replace(found.fit, variant="2:4")  # a name of its own: its error is not the dense kernel's
+    return replace(found, fit=fit, sigma=math.hypot(found.sigma, _TWO_OF_FOUR_SIGMA))
 
 
 def _of_all_adapters(op: Linear) -> tuple[Array, Array]:
