@@ -99,7 +99,7 @@ def test_the_wall_is_the_last_batch_that_fits(side, phase):
 
 def test_what_is_impossible_is_refused_before_anything_runs():
     for asked, words in (
-        ({"phase": "train"}, "decode, prefill or forward"), ({"side": "batch:4"}, "--grid"), ({"grid": (0, 4)}, "--grid"),
+        ({"phase": "mixed"}, "decode, prefill, forward or train"), ({"side": "batch:4"}, "--grid"), ({"grid": (0, 4)}, "--grid"),
         ({"isl": 4000}, "at most 1024 positions"),
     ):  # fmt: skip
         with pytest.raises(BadInput, match=words):
@@ -411,7 +411,9 @@ def test_targets_side_by_side_on_paper(ridge, tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["--slo", "ttft=1s"], "possible for --phase decode is tpot, latency"), (["--phase", "train"], "decode, prefill or forward"),
+    [(["--slo", "ttft=1s"], "possible for --phase decode is tpot, latency"), (["--phase", "mixed"], "forward or train"),
+     (["--phase", "train"], "ridge calibrate --train"), (["--loss-seconds", "5"], "needs --step train"),
+     (["--text", "x"], "--loss-seconds trains on"), (["--predict-only", "--loss-seconds", "5"], "leave --loss-seconds out"),
      (["--grid", "1,x"], "--grid"), (["--grid", "0"], "--grid"), (["--points", "some"], "few or all"),
      (["--with", "batch:4"], "--grid"),
      (["--with", "int5"], "int5"), (["--isl", "5000"], "1024 positions"), (["--device", "tpu"], "cpu or cuda"),

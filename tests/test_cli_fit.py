@@ -167,3 +167,14 @@ def test_what_cannot_be_is_refused_in_one_line(ridge, words, complaint):
     ran = ridge("fit", *words)
     assert (ran.code, ran.out) == (2, "")
     assert complaint in ran.complaint
+
+
+def test_the_cache_s_format_is_a_choice_too(ridge):
+    """`--with kv:fp8` and `--kv-dtype fp8` are one question; the two may not disagree."""
+    plain, chosen = (
+        ridge("fit", "llama-3.1-8b", "--on", "h100-sxm", "--ctx", 8192, "--users", 8, *words, "--json")
+        for words in (("--kv-dtype", "fp8"), ("--with", "kv:fp8"))
+    )
+    assert plain.code == chosen.code and json.loads(plain.out) == json.loads(chosen.out)
+    refused = ridge("fit", "llama-3.1-8b", "--on", "h100-sxm", "--with", "kv:fp8", "--kv-dtype", "int8")
+    assert refused.code == 2 and "say one" in refused.complaint

@@ -15,6 +15,7 @@ from ridgepoint.errors import BadInput, NotSupported
 if TYPE_CHECKING:
     from ridgepoint.store import Record, Store
     from ridgepoint.study.batch.document import BatchAnswer, BatchBet, BatchPoint
+    from ridgepoint.study.batch.loss import LossRate
 
 __all__ = ["batch", "show_batch"]
 
@@ -24,6 +25,12 @@ Grid = Annotated[
 ]
 Report = Annotated[Path | None, typer.Option("--report", help="Write the curve as a page to this HTML file.")]
 PredictOnly = Annotated[bool, typer.Option("--predict-only", help="Store the prediction and stop: measure nothing.")]
+LossSeconds = Annotated[
+    float,
+    typer.Option(
+        "--loss-seconds", help="--step train: train so long at each measured batch; what a second is worth.", min=0.0
+    ),
+]
 Points = Annotated[str, typer.Option("--points", help="few: at most a third of the grid; all: every batch of it.")]
 
 
@@ -40,21 +47,28 @@ def batch(
     on: options.On = "host",
     seconds: options.Seconds = 9.0,
     points: Points = "few",
+    loss_seconds: LossSeconds = 0.0,
+    text: options.Text = None,
     report: Report = None,
     as_json: options.Json = False,
     predict_only: PredictOnly = False,
 ) -> int:
     """Which batch? The curve is predicted and stored; then a third of it is measured, where that decides."""
+    from ridgepoint.study.batch.loss import LossRate
     from ridgepoint.study.batch.question import ask_batch, slo_of
     from ridgepoint.study.question import target_for
     from ridgepoint.study.units import unit_of
 
+    if text is not None and not loss_seconds:
+        raise BadInput("--text is what --loss-seconds trains on; name both, or neither")
     if points not in ("few", "all"):
         raise BadInput(f"--points is few or all, not {points[:40]!r}")
     batches = options.integers("--grid", grid) if grid else ()
     slo_of(slo, phase, unit_of(model))  # before a module is traced or a target is read
     common = "+".join(x for x in (dtype, with_) if x)
     paper = on_paper(on)
+    if (paper or predict_only) and loss_seconds:
+        raise BadInput("nothing is trained on paper or with --predict-only; leave --loss-seconds out")
     if (paper or predict_only) and report:
         raise BadInput("nothing is measured on paper or with --predict-only, so there is nothing to --report")
 
@@ -65,21 +79,25 @@ def batch(
     if paper:
         return _on_paper(asked, options.names("--on", on), as_json)
     target_for(on, device)
-    return _measured(asked, on, device, seconds, points == "all", predict_only, report, as_json)
+    loss = LossRate(loss_seconds, str(text or "")) if loss_seconds else None
+    return _measured(model, asked, on, device, seconds, points == "all", predict_only, report, as_json, loss)
 
 
 def _measured(
-    asked: Any, on: str, device: str, seconds: float, every_point: bool, predict_only: bool, report: Path | None,
-    as_json: bool,
+    model: str, asked: Any, on: str, device: str, seconds: float, every_point: bool, predict_only: bool,
+    report: Path | None, as_json: bool, loss: "LossRate | None",
 ) -> int:  # fmt: skip
     from ridgepoint.cli.why import check_writable
     from ridgepoint.measurement.memory import room_bytes
     from ridgepoint.store import Store, default_path
+    from ridgepoint.study.batch.loss import check_loss
     from ridgepoint.study.batch.run import BatchEffort, batch_curve, stored_batch_bet
     from ridgepoint.study.provenance import provenance
 
     room = room_bytes(device)
     question = asked(on, room)
+    if loss is not None:
+        check_loss(question, model, loss)
     if report is not None:
         check_writable(report)
     with Store(default_path()) as store, _Watch(quiet=as_json) as watcher:
@@ -87,7 +105,7 @@ def _measured(
             record, bet = stored_batch_bet(question, store, provenance())
             _show_bet(record, bet, as_json)
             return 0
-        effort = BatchEffort(seconds=seconds, every_point=every_point)
+        effort = BatchEffort(seconds=seconds, every_point=every_point, loss=loss)
         answer = batch_curve(question, store, provenance(), watcher, effort, room)
     _show(answer, as_json, report)
     if not answer.complete:

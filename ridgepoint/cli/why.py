@@ -17,6 +17,7 @@ from ridgepoint.errors import BadInput, NotSupported
 
 if TYPE_CHECKING:
     from ridgepoint.store import Record
+    from ridgepoint.study.accuracy import Text
     from ridgepoint.study.document import Answer, Bet, Point
 
 __all__ = ["check_writable", "show", "show_unsettled", "why"]
@@ -73,13 +74,25 @@ def why(
             raise BadInput(
                 "machines that are not at hand are predicted, not measured: leave --assert, --report and --tasks out"
             )
-        return why_on_paper(model, bet, options.names("--on", on), batches, phase, isl, common, elsewhere, as_json)
+        loss = _text(text, protocol, windows, seed, options.tolerance(tol)) if text is not None or tol else None
+        return why_on_paper(
+            model, bet, options.names("--on", on), batches, phase, isl, common, elsewhere, as_json, loss
+        )
     settings = _Settings(threads, device, on, seconds, points == "all", predict_only, report, as_json)
     asked = _Accuracy(
         text, protocol, windows, seed, options.tolerance(tol), calib, curve,
         options.names("--tasks", tasks) if tasks else (), items, allow_task_code,
     )  # fmt: skip
     return _measured(model, bet, batches, phase, isl, common, asked, settings, assertion)
+
+
+def _text(path: Path | None, protocol: str, windows: int, seed: int, tolerance: float | None) -> "Text":
+    """On which text accuracy is measured, checked."""
+    from ridgepoint.measurement.text import check_text
+    from ridgepoint.study.accuracy import TOLERANCE, Text
+
+    check_text(path, protocol)
+    return Text(str(path or ""), protocol, windows, seed, tolerance or TOLERANCE)
 
 
 @dataclass(frozen=True)
@@ -118,9 +131,8 @@ def _measured(
     assertion: tuple[int | None, str, float] | None,
 ) -> int:  # fmt: skip
     from ridgepoint.measurement.memory import room_bytes
-    from ridgepoint.measurement.text import check_text
     from ridgepoint.store import Store, default_path
-    from ridgepoint.study.accuracy import TOLERANCE, Text, check_accuracy
+    from ridgepoint.study.accuracy import check_accuracy
     from ridgepoint.study.curve import Fitting, check_curve
     from ridgepoint.study.provenance import provenance
     from ridgepoint.study.question import ask
@@ -128,8 +140,7 @@ def _measured(
     from ridgepoint.study.why import Effort, misfit_on_paper, stored_bet
     from ridgepoint.study.why import why as settle_question
 
-    check_text(asked.path, asked.protocol)
-    text = Text(str(asked.path or ""), asked.protocol, asked.windows, asked.seed, asked.tolerance or TOLERANCE)
+    text = _text(asked.path, asked.protocol, asked.windows, asked.seed, asked.tolerance)
     tasks = Tasks(asked.tasks, asked.items, asked.seed, asked.allow_task_code)
     question = ask(
         model, bet, batches=batches, phase=phase, isl=isl, common=common, threads=settings.threads,

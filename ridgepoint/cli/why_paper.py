@@ -5,8 +5,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ridgepoint.cli import options
+
+if TYPE_CHECKING:
+    from ridgepoint.store import Record, Store
+    from ridgepoint.study.accuracy import Text
+    from ridgepoint.study.document import Bet
+    from ridgepoint.study.question import Question
 
 __all__ = ["Elsewhere", "on_paper", "why_on_paper"]
 
@@ -32,13 +39,17 @@ def on_paper(on: str) -> bool:
 
 def why_on_paper(
     model: str, bet: str, targets: tuple[str, ...], batches: tuple[int, ...], phase: str, isl: int, common: str,
-    elsewhere: Elsewhere, as_json: bool,
+    elsewhere: Elsewhere, as_json: bool, text: "Text | None" = None,
 ) -> int:  # fmt: skip
-    """Place the same bet on every target; nothing is measured. A target that refuses is named, the others are shown."""
+    """Place the same bet on every target; no speed is measured. A target that refuses is named, the others are shown.
+
+    `text`: measure the loss of the sides on it, on this CPU; what the CPU lacks is emulated and said to be.
+    """
     from ridgepoint.errors import RidgeError, UnknownName
     from ridgepoint.store import Store, default_path
+    from ridgepoint.study.accuracy_here import check_here
     from ridgepoint.study.betting import place_bet
-    from ridgepoint.study.document import Bet, bet_from
+    from ridgepoint.study.document import bet_from
     from ridgepoint.study.provenance import provenance
     from ridgepoint.study.question import ask
     from ridgepoint.study.why import misfit_on_paper, stored_bet
@@ -46,13 +57,15 @@ def why_on_paper(
 
     parallel = Parallel(elsewhere.tp, elsewhere.pp, elsewhere.ep, elsewhere.attention_dp)
     bets: list[Bet] = []
-    documents, said = [], []
+    documents, said, accuracies = [], [], []
     with Store(default_path()) as store:
         for target in targets:
             asked = partial(ask, model, batches=batches, phase=phase, isl=isl, common=common, on=target,
                             stack=elsewhere.stack, parallel=parallel)  # fmt: skip
             try:
                 question = asked(bet)
+                if text is not None:
+                    check_here(question, text)
                 record, _ = stored_bet(question, store, provenance())
             except UnknownName:
                 raise
@@ -66,14 +79,32 @@ def why_on_paper(
                 question = asked(fewer)
                 record, _ = stored_bet(question, store, provenance())
             bets.append(bet_from(record.body["bet"]))
-            documents.append({"id": record.id, "digest": record.digest, "bet": record.body["bet"]})
+            found = _accuracy(question, bets[-1], record, text, store)
+            accuracies.append(found)
+            documents.append({"id": record.id, "digest": record.digest, "bet": record.body["bet"], **found})
             if misfit := misfit_on_paper(question):
                 said.append(f"{target}: on paper only: {misfit}")
     if as_json:
         sys.stdout.write(json.dumps({"bets": documents, "refused": said}, indent=1) + "\n")
         return 0 if bets else 2
-    _show(bets, said)
+    _show(bets, said, accuracies)
     return 0 if bets else 2
+
+
+def _accuracy(
+    question: "Question", bet: "Bet", record: "Record", text: "Text | None", store: "Store"
+) -> dict[str, Any]:
+    """`accuracy` and `sufficiency` beside the bet; {} where no text was named."""
+    if text is None:
+        return {}
+    from rich.console import Console
+
+    from ridgepoint.measurement.session import Session
+    from ridgepoint.study.accuracy_here import accuracy_here
+    from ridgepoint.study.provenance import provenance
+
+    with Session() as session, Console(stderr=True).status("measuring the loss of each side on this CPU"):
+        return accuracy_here(question, bet, record, text, store, provenance(), session)
 
 
 def _without_refused(bet: str, tried: Callable[[str], object], error: Exception) -> tuple[str, list[str]]:
@@ -94,9 +125,11 @@ def _without_refused(bet: str, tried: Callable[[str], object], error: Exception)
     return (f"{a}..{','.join(kept)}" if kept else ""), list(dict.fromkeys(refused))
 
 
-def _show(bets: list, said: list[str]) -> None:  # type: ignore[type-arg]
+def _show(bets: "list[Bet]", said: list[str], accuracies: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
+    from ridgepoint.report.accuracy_words import accuracy_lines
+    from ridgepoint.report.sufficient_terminal import sufficient_parts
     from ridgepoint.report.terminal import bet_panel, bets_side_by_side
 
     console = Console()
@@ -104,5 +137,10 @@ def _show(bets: list, said: list[str]) -> None:  # type: ignore[type-arg]
         console.print(bet_panel(bets[0]))
     elif bets:
         console.print(bets_side_by_side(bets))
+    for bet, found in zip(bets, accuracies, strict=True):
+        for words in accuracy_lines(found["accuracy"]) if found else ():
+            console.print(words, highlight=False)
+        for part in sufficient_parts(found["sufficiency"], bet.a.text) if found else ():
+            console.print(part)
     for line in said:
         sys.stderr.write(f"ridge: {line}\n")

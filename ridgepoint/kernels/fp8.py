@@ -1,16 +1,18 @@
-"""FP8 (e4m3) weights and activations by torch._scaled_mm: a scale per output row and per token, on CUDA only.
+"""FP8 (e4m3) weights and activations: a scale per output row and per token, by torch._scaled_mm on CUDA, emulated on a CPU.
 
-Shapes: x[..., k], M rows of x, q[n, k] e4m3, scale[1, n] fp32. A CPU would emulate it, so it has no rung there.
+Shapes: x[..., k], M rows of x, q[n, k] e4m3, scale[1, n] fp32. The emulation has the roundings and none of the speed: it is
+for accuracy alone, is taken only by name, and no law times it.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ridgepoint.kernels.ladder import LinearKernel, multiple_reason, needs_compute_capability
+from ridgepoint.kernels.ladder import LinearKernel, multiple_reason, needs_compute_capability, needs_cpu
 
-__all__ = ["LADDER", "Fp8Linear", "quantise_rows_e4m3"]
+__all__ = ["LADDER", "Fp8EmulatedLinear", "Fp8Linear", "quantise_rows_e4m3"]
 
-NAME = "torch._scaled_mm"
+NAME, EMULATED = "torch._scaled_mm", "fp8_emulated_linear"
 _E4M3 = torch.float8_e4m3fn
 _LARGEST = torch.finfo(_E4M3).max
 
@@ -49,8 +51,41 @@ class Fp8Linear(nn.Module):
         return self.q.float() * self.scale.t()
 
 
+class Fp8EmulatedLinear(nn.Module):
+    """The same roundings of weights and activations, multiplied and summed in fp32: what tensor cores give but for the order
+    of their sums."""
+
+    kernel = EMULATED
+    q: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        super().__init__()
+        q, scale = quantise_rows_e4m3(weight)
+        self.register_buffer("q", q)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if bias is None else bias.to(torch.float32, copy=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, token_scale = quantise_rows_e4m3(x)
+        return F.linear(rows.float() * token_scale, self.dequantised(), self.bias).to(x.dtype)
+
+    def dequantised(self) -> Tensor:
+        """[n, k] fp32; activations are rounded on top of it."""
+        return self.q.float() * self.scale
+
+
 def _pack(weight: Tensor, bias: Tensor | None, act: str, group: int) -> nn.Module:
     return Fp8Linear(weight, bias)
+
+
+def _pack_emulated(weight: Tensor, bias: Tensor | None, act: str, group: int) -> nn.Module:
+    return Fp8EmulatedLinear(weight, bias)
+
+
+def _any_shape(n: int, k: int, group: int) -> str:
+    return ""
 
 
 def _check(n: int, k: int, group: int) -> str:
@@ -61,4 +96,7 @@ def _ada() -> str:
     return needs_compute_capability(8, 9)
 
 
-LADDER = (LinearKernel(NAME, "fp8", "packed", ("bf16",), "cuda", _pack, _check, _ada),)
+LADDER = (
+    LinearKernel(EMULATED, "fp8", "emulated", ("bf16", "fp32"), "cpu", _pack_emulated, _any_shape, needs_cpu),
+    LinearKernel(NAME, "fp8", "packed", ("bf16",), "cuda", _pack, _check, _ada),
+)

@@ -39,7 +39,7 @@ class LinearKernel:
     format: str
     rung: str
     """"dense", "naive" (dequantise, then dense) or "packed" (a kernel that reads the packed weights), "ort" (ONNX
-    Runtime's, which nobody gets who does not name it)."""
+    Runtime's, which nobody gets who does not name it), "emulated" (its roundings without its speed: for accuracy alone)."""
     acts: tuple[str, ...]
     device: str
     pack: Callable[[Tensor, Tensor | None, str, int], nn.Module]

@@ -17,8 +17,8 @@ LADDERS: dict[str, tuple[LinearKernel, ...]] = {
 """Weight format (groups are an argument: "int4", not "int4:g32") -> its rungs, naive first, CPU first."""
 
 
-BY_NAME = ("ort",)
-"""Kernels of another framework: nobody gets them who did not ask for it."""
+BY_NAME = ("ort", "emulated")
+"""Kernels of another framework, and emulations: nobody gets them who did not ask for it."""
 
 
 def find(format: str, device: str, rung: str = "", name: str = "") -> tuple[LinearKernel, ...]:

@@ -80,6 +80,11 @@ _LEAST_LEFT = 0.2
 
 
 def _linear(op: Linear, target: Target, miss: Array, code_miss: Array, threads: int) -> tuple[Array, tuple[Used, ...]]:
+    if op.kernel == "emulated":
+        raise NotSupported(
+            f"{op.weight} is emulated here: its loss can be measured, its time means nothing; --on names a GPU that has it, "
+            f"beside --text FILE or --tol for its loss"
+        )
     fitting = [law for law in target.linear_laws(op.weight) if _fits(law, op)]
     laws = [law for law in fitting if not (np.any(op.n % law.n_multiple) or np.any(op.k % law.k_multiple))]
     if fitting and not laws:
@@ -140,7 +145,7 @@ def _attention(op: Attention, target: Target, code_miss: Array, threads: int) ->
         pairs = op.pairs(g) * op.heads
         prefill = sum(c * t for c, t in zip(law.prefill, prefill_terms(tasks, g.new, pairs, width), strict=True))
         seconds = seconds + np.where(np.asarray(g.new) <= 1, decode, prefill)
-    factor = 1.0 if op.sweep == "forward" else 2.5
+    factor = 1.0 if op.sweep in ("forward", "recompute") else 2.5
     seconds = law.composed * (seconds + code_miss * law.cold_code_s)
     seconds = factor * seconds / scaling_of(target, "attention", op.groups[0].count, threads)
     return seconds, (Used(law.kernel, law.sigma, 1.0, law.sigma_composed),)

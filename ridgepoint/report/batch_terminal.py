@@ -13,9 +13,11 @@ from ridgepoint.report.batch_words import (
     error_words,
     gains,
     knee_mark,
+    loss_words,
     mean_error_words,
     memory_words,
     method_words,
+    mfu_words,
     per_token_words,
     point_at,
     question_words,
@@ -127,6 +129,7 @@ def _predicted(bet: BatchBet, wide: bool) -> Table:
     energy = any(j is not None for j in curve.energy_j)
     names = ["batch", "step", "80 %", f"{unit(bet)}/s", "x2 gains", "memory", "bound", "knee"]
     names += ["SLO"] if bet.slo else []
+    names += ["MFU"] if curve.flops else []
     names += [f"J/{unit(bet).removesuffix('s')}"] if energy and wide else []
     table = grid(names)
     for i, gain in enumerate(gains(curve.seconds, curve.batch)):
@@ -136,6 +139,7 @@ def _predicted(bet: BatchBet, wide: bool) -> Table:
             curve.bound[i], knee_mark(bet.knee, curve.batch[i]),
         ]  # fmt: skip
         cells += [slo_mark(bet.slo, curve.low[i], curve.seconds[i], curve.high[i])] if bet.slo else []
+        cells += [mfu_words(bet, i, curve.seconds[i])] if curve.flops else []
         cells += [per_token_words(bet, i)] if energy and wide else []
         fits = bet.wall is None or curve.batch[i] <= bet.wall.batch
         add(table, *cells, style="" if fits else "dim")
@@ -179,6 +183,7 @@ def _curve(answer: BatchAnswer, wide: bool) -> Table:
         "knee",
     ]
     names += ["SLO"] if answer.slo else []
+    names += ["MFU"] if bet.curve.flops else []
     table = grid([*names, *(["<throughput"] if wide else [])])
     most = max(p.tokens_per_s for p in points)
     for i, gain in enumerate(gains([p.seconds for p in points], bet.grid)):
@@ -189,6 +194,7 @@ def _curve(answer: BatchAnswer, wide: bool) -> Table:
             error_words(point_at(answer, p.batch)), rate_words(p.tokens_per_s), _gain(gain), knee_mark(answer.knee, p.batch),
         ]  # fmt: skip
         cells += [slo_mark(answer.slo, p.low, p.seconds, p.high)] if answer.slo else []
+        cells += [mfu_words(bet, i, p.seconds)] if bet.curve.flops else []
         add(table, *cells, *([_bar(p, most)] if wide else []), style="" if p.fits else "dim")
     return table
 
@@ -218,6 +224,8 @@ def _footer(answer: BatchAnswer) -> Iterator[tuple[str, str]]:
         yield "", words
     if answer.ran_out_at is not None:
         yield "", f"ran out at batch {answer.ran_out_at} while measuring"
+    for words in loss_words(answer):
+        yield "loss", words
     for words in energy_words(answer):
         yield "energy", words
     yield "errors", mean_error_words(answer)

@@ -10,9 +10,23 @@ from ridgepoint.study.batch.document import BatchAnswer, BatchBet, BatchPoint, K
 from ridgepoint.study.units import unit_of
 
 __all__ = [
-    "energy_words", "error_words", "gains", "knee_mark", "mean_error_words", "memory_words", "method_words", "per_token_words",
-    "point_at", "question_words",
-    "slo_mark", "slo_words", "span_words", "unit", "wall_words",
+    "energy_words",
+    "error_words",
+    "gains",
+    "knee_mark",
+    "loss_words",
+    "mean_error_words",
+    "memory_words",
+    "method_words",
+    "mfu_words",
+    "per_token_words",
+    "point_at",
+    "question_words",
+    "slo_mark",
+    "slo_words",
+    "span_words",
+    "unit",
+    "wall_words",
 ]  # fmt: skip
 
 
@@ -108,6 +122,30 @@ def energy_words(answer: BatchAnswer) -> list[str]:
     one = unit(answer.bet).removesuffix("s")
     lines = [f"batch {p['batch']}: {show(p['j_per_token'], 'J')} per {one}" for p in found["points"]]
     return [*lines, clean(found.get("method", ""))]
+
+
+def mfu_words(bet: BatchBet, i: int, seconds: float) -> str:
+    """Model FLOPs utilisation of a training step of that time at the i-th batch of the grid."""
+    peak = bet.curve.peak_flops_per_s
+    return ABSENT if peak is None or not bet.curve.flops else percent(bet.curve.flops[i] / seconds / peak)
+
+
+def loss_words(answer: BatchAnswer) -> list[str]:
+    """What a second of training is worth at each measured batch, and where the loss falls fastest."""
+    found = answer.loss
+    if not found.get("measured"):
+        return []
+    lines = [
+        f"batch {r['batch']}: {r['steps']} steps in {show_time(r['seconds'])}, {r['before']:.4f} to {r['after']:.4f} nats, "
+        f"{r['per_s']:.2g} nats/s ({r['low']:.2g} to {r['high']:.2g})"
+        for r in found["rows"]
+    ]
+    close = ", ".join(map(str, found["close"]))
+    doubt = f"; {close} too close to it to call" if close else ""
+    lines.append(
+        f"falls fastest at batch {found['fastest']}{doubt}; over {len(found['seeds'])} seeds on {clean(found['text'])}"
+    )
+    return lines
 
 
 def per_token_words(bet: BatchBet, i: int) -> str:

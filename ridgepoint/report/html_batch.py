@@ -6,8 +6,10 @@ from ridgepoint.report.batch_words import (
     error_words,
     gains,
     knee_mark,
+    loss_words,
     mean_error_words,
     method_words,
+    mfu_words,
     point_at,
     question_words,
     slo_mark,
@@ -96,6 +98,7 @@ def _figures(answer: BatchAnswer) -> str:
     bet = answer.bet
     head = ["batch", "predicted", "80 %", "step", "80 %", "how", "error", f"{unit(bet)}/s", "x2 gains", "knee"]
     head += ["SLO"] if answer.slo else []
+    head += ["MFU"] if bet.curve.flops else []
     rows = []
     for i, gain in enumerate(gains([p.seconds for p in answer.curve], bet.grid)):
         p = answer.curve[i]
@@ -106,6 +109,7 @@ def _figures(answer: BatchAnswer) -> str:
             ABSENT if gain is None else f"{gain:.2f}x", knee_mark(answer.knee, p.batch),
         ]  # fmt: skip
         words += [slo_mark(answer.slo, p.low, p.seconds, p.high)] if answer.slo else []
+        words += [mfu_words(bet, i, p.seconds)] if bet.curve.flops else []
         rows.append([cell(w) for w in words])
     return f"<h2>The figures</h2>\n{scrolling_table('Step time and throughput by batch', head, rows)}"
 
@@ -118,6 +122,8 @@ def _memory(answer: BatchAnswer) -> str:
         counted = show_bytes(seen.memory_bytes) if seen and seen.memory_bytes is not None else ABSENT
         rows.append([cell(str(batch)), cell(show_bytes(bet.curve.memory_bytes[i])), cell(counted)])
     facts = [("memory ends", wall_words(bet.wall)), *(("energy", words) for words in energy_words(answer))]
+    facts += [("loss", words) for words in loss_words(answer)]
+    facts += [("how loss was measured", answer.loss["definition"])] if answer.loss.get("measured") else []
     table = scrolling_table("Memory of a step", ("batch", "predicted", "counted"), rows)
     return f"<h2>Memory and energy</h2>\n{fact_list(facts)}\n{table}"
 

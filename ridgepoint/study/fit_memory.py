@@ -21,6 +21,7 @@ from ridgepoint.study.fit_request import (
     check_with,
     memory_of,
     spelled,
+    without_cache,
 )
 from ridgepoint.workload import DTYPES, Decoder, load_model
 
@@ -78,6 +79,7 @@ def fit_serving(
     Raises UnknownName, BadInput or NotSupported for what cannot be.
     """
     decoder, targets = _decoder(model), _targets(on)
+    with_, kv_dtype = without_cache(with_, kv_dtype)
     check_with(with_, ("dtype", "weights"), "what is stored to serve a model")
     if kv_dtype and kv_dtype not in KV_DTYPES:
         raise UnknownName("KV cache dtype", kv_dtype, KV_DTYPES)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ridgepoint.choice import parse_choices, resolve
+from ridgepoint.choice.kv import KvCacheFormat
 from ridgepoint.errors import BadInput, NotSupported
 from ridgepoint.hardware import Target
 from ridgepoint.prediction.capacity import (
@@ -27,7 +28,7 @@ from ridgepoint.prediction.capacity_training import (
 )
 from ridgepoint.workload import Decoder, Plan, decode, stored_of
 
-__all__ = ["Assumed", "Outcome", "ServingRequest", "TrainingRequest", "check_with", "spelled"]
+__all__ = ["Assumed", "Outcome", "ServingRequest", "TrainingRequest", "check_with", "spelled", "without_cache"]
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,17 @@ def check_with(with_: str, axes: tuple[str, ...], what: str) -> None:
         if choice.AXIS not in axes:
             known = " and the format of the weights" if "weights" in axes else ""
             raise BadInput(f"{choice.spelled} does not belong to {what}; --with takes the base dtype{known} here")
+
+
+def without_cache(with_: str, kv_dtype: str) -> tuple[str, str]:
+    """The side without its `kv:…`, and the format of the cache; BadInput where --kv-dtype says another."""
+    choices = parse_choices(with_)
+    named = next((c for c in choices if isinstance(c, KvCacheFormat)), None)
+    if named is None:
+        return with_, kv_dtype
+    if kv_dtype and kv_dtype != named.format:
+        raise BadInput(f"--with says {named.spelled} and --kv-dtype {kv_dtype}; say one")
+    return "+".join(c.spelled for c in choices if c is not named), named.format
 
 
 def spelled(with_: str, plan: Plan) -> str:

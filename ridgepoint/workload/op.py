@@ -175,7 +175,7 @@ class Attention(Compulsory):
     def flops(self) -> Array:
         pairs = sum((self.pairs(g) for g in self.groups), start=0.0)
         both = self.head_dim + (self.value_dim or self.head_dim)
-        return (2.0 if self.sweep == "forward" else 5.0) * pairs * self.heads * both
+        return (2.0 if self.sweep in ("forward", "recompute") else 5.0) * pairs * self.heads * both
 
     @property
     def activation_bytes(self) -> Array:

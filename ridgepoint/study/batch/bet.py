@@ -1,6 +1,7 @@
 """The bet of a batch study: the predicted curve, its knee, the memory wall and what an SLO leaves, before measuring."""
 
 import math
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,6 +15,8 @@ from ridgepoint.study.batch.document import BatchBet, KneeCard, PaperCurve, SloC
 from ridgepoint.study.batch.estimate import Estimate, Paper, estimate_of
 from ridgepoint.study.batch.knee import DEFINITION as KNEE
 from ridgepoint.study.batch.knee import Knee
+from ridgepoint.study.batch.mfu import DEFINITION as MFU
+from ridgepoint.study.batch.mfu import model_flops, peak_flops_per_s
 from ridgepoint.study.batch.question import BatchQuestion
 from ridgepoint.study.batch.wall import DEFINITION as WALL
 from ridgepoint.study.batch.wall import at_batch, need_bytes
@@ -46,7 +49,10 @@ def place_batch_bet(question: BatchQuestion) -> BatchBet:
         target=target.name, target_date=target.date, machine_id=target.machine_id, grid=grid, capped=question.capped,
         points=min(budget_of(grid), sum(b <= question.limit for b in grid)), curve=curve, knee=knee, wall=question.wall,
         slo=slo,
-        definitions={"knee": KNEE, "memory wall": WALL, "SLO": SLO, **{m: METRICS[m].definition for m in _USED}},
+        definitions={
+            "knee": KNEE, "memory wall": WALL, "SLO": SLO, **{m: METRICS[m].definition for m in _USED},
+            **({"MFU": MFU} if plan.step.phase == "train" else {}),
+        },
         statement=answer_words(_unit(question), knee, slo, question.wall, paper, estimate),
         flags=(*not_modelled(plan.workload), *setting.flags, *dict.fromkeys(f for r in results for f in r.flags)),
     )  # fmt: skip
@@ -84,8 +90,17 @@ def _curve(question: BatchQuestion, paper: Paper, results: list[Result]) -> Pape
         tokens=tuple(float(at_batch(plan, b).step.tokens) for b in question.grid),
         memory_bytes=tuple(need_bytes(plan, b) for b in question.grid), bound=tuple(_bound(r) for r in results),
         roofline_s=tuple(_roofline(question, b) for b in question.grid),
-        energy_j=tuple(None if v is None else v.value for v in values),
+        energy_j=tuple(None if v is None else v.value for v in values), **_utilisation(question),
     )  # fmt: skip
+
+
+def _utilisation(question: BatchQuestion) -> dict[str, Any]:
+    """What a training step's FLOPs and the peak make of a step time."""
+    plan, target = question.setting.plan, question.setting.target
+    if plan.step.phase != "train":
+        return {}
+    flops = tuple(model_flops(at_batch(plan, b)) for b in question.grid)
+    return {"flops": flops, "peak_flops_per_s": peak_flops_per_s(plan, target)}
 
 
 def _plain(values: "np.ndarray") -> tuple[float, ...]:

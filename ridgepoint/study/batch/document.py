@@ -72,6 +72,10 @@ class PaperCurve(msgspec.Struct, frozen=True, kw_only=True):
     roofline_s: tuple[float | None, ...]
     energy_j: tuple[float | None, ...]
     """Of a step, by a power model; None where the target has none."""
+    flops: tuple[float, ...] = ()
+    """Of a training step: those that the model needs, without what is recomputed."""
+    peak_flops_per_s: float | None = None
+    """What a utilisation of 1 would be; None where the target has no peak for the dtype, and of other steps."""
 
 
 class BatchBet(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +162,8 @@ class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
     ran_out_at: int | None
     """The smallest batch at which memory ran out while measuring."""
     energy: dict[str, Any]
+    loss: dict[str, Any] = {}
+    """Of training: what a second of it is worth at each measured batch; empty where it was not asked for."""
     error: float | None
     """Mean of |predicted / measured - 1| of step times."""
     verdict: str

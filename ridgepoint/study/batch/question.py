@@ -12,16 +12,15 @@ from ridgepoint.quantity import show_bytes, show_time
 from ridgepoint.study.batch.document import WallCard
 from ridgepoint.study.batch.wall import SHARE, at_batch, memory_wall, need_bytes
 from ridgepoint.study.measure import Setting, set_side, step_named
-from ridgepoint.study.question import PHASES
+from ridgepoint.study.question import PHASES, check_training
 from ridgepoint.study.serving import parse_slo
 from ridgepoint.study.units import Unit, unit_of
 from ridgepoint.workload import Traced, weights_directory
 
 __all__ = ["BATCH_PHASES", "SLO_METRICS", "BatchQuestion", "ask_batch", "slo_of"]
 
-BATCH_PHASES = tuple(phase for phase in PHASES if phase != "train")
-"""Steps that can be predicted and measured by batch. A training step joins here, and in `Runnable`, once it can be run:
-nothing else in this package asks for the phase but `SLO_METRICS`."""
+BATCH_PHASES = PHASES
+"""Steps that can be predicted and measured by batch."""
 SLO_METRICS = {"decode": ("tpot", "latency")}
 """What an objective can bound, by phase; a phase that is not named has latency alone."""
 _LARGEST = {"cpu": 256, "cuda": 1024}
@@ -67,6 +66,8 @@ def ask_batch(
         raise BadInput("--with names a batch, which is what is asked about; --grid takes the batches")
     objective = slo_of(slo, phase, unit_of(model))
     setting = set_side(model, side, step_named(phase, 1, isl), on, device, threads)
+    if phase == "train":
+        check_training(setting.plan, setting.target)
     wall = _wall(setting, room_bytes)
     if wall is not None and not wall.batch:
         raise DoesNotFit(

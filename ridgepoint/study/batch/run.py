@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec.structs import replace as changed
 
@@ -25,6 +25,7 @@ from ridgepoint.study.batch.document import (
     batch_point_from,
 )
 from ridgepoint.study.batch.estimate import estimate_of
+from ridgepoint.study.batch.loss import LossRate, losses_by_batch
 from ridgepoint.study.batch.question import BatchQuestion
 from ridgepoint.study.batch.settle import known, settle_batch, upto
 from ridgepoint.study.batch.wall import at_batch
@@ -39,6 +40,8 @@ class BatchEffort:
 
     seconds: float = 9.0
     every_point: bool = False
+    loss: LossRate | None = None
+    """Training runs at each measured batch; None: none."""
 
 
 class BatchWatcher(Protocol):
@@ -63,16 +66,19 @@ def batch_curve(
     watcher.bet(bet, record)
     before = store.records(kind="batch-point", study=record.id)
     points = [changed(batch_point_from(r.body["point"]), record=r.id) for r in before]
-    complete = True
+    complete, loss = True, dict[str, Any]()
     try:
         with nullcontext(shared) if shared else Session() as session:
             for point in _measure(question, bet, record, store, provenance, session, watcher, effort, points,
                                   available_bytes):  # fmt: skip
                 points.append(point)
                 watcher.point(point)
+            if effort.loss is not None:
+                watcher.stage("loss by batch", len(points), len(points) + 1)
+                loss = losses_by_batch(question, effort.loss, points, store, provenance, record.id, session)
     except KeyboardInterrupt:
         complete = False
-    answer = settle_batch(question, bet, record, points, provenance, complete)
+    answer = changed(settle_batch(question, bet, record, points, provenance, complete), loss=loss)
     stored = new_record("batch-answer", {"answer": batch_plain(answer)}, provenance, record.id, answer.flags)
     store.append(stored)
     return batch_answer_from(store.get(stored.id).body["answer"])
