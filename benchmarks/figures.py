@@ -12,12 +12,13 @@ from typing import Any
 from model_figures import model_figures
 from promise_figures import promise_figures
 from sheet_figures import held_out_table, read_record, sheet_figures, whole_gpus_table
+from sparsity_figures import sparsity_figures
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
 README = ROOT / "README.md"
 DATASHEET = ROOT / "docs" / "datasheet.md"
-DOCUMENTS = (README, *(ROOT / "docs" / f"{name}.md" for name in ("quantisation",)))
+DOCUMENTS = (README, *(ROOT / "docs" / f"{name}.md" for name in ("quantisation", "sparsity")))
 """Texts with figures between comments."""
 _TABLE = re.compile(r"(<!-- (held-out|held-out-gpus) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 _FIGURE = re.compile(r"<!-- figure: ([\w.-]+) -->(.*?)<!-- /figure -->", re.DOTALL)
@@ -57,7 +58,7 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
         }
     if record := read_record(records, "batch.json"):
         found |= _batch(record)
-    found |= sheet_figures(records) | model_figures(records) | promise_figures(records)
+    found |= sheet_figures(records) | model_figures(records) | promise_figures(records) | sparsity_figures(records)
     if record := read_record(records, "datasheet.json"):
         found["sheet.per_s"] = f"{record['configurations_per_s']:,.0f}"
         found["sheet.single_ms"] = f"{record['single_prediction_ms']:.1f}"

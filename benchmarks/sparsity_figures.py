@@ -1,0 +1,94 @@
+"""Figures of the records about sparsity: timings and break-even densities, and the loss of what was pruned."""
+
+from pathlib import Path
+from typing import Any
+
+from sheet_figures import read_record
+
+__all__ = ["sparsity_figures"]
+
+_KINDS = {
+    "rows": "sparse rows (`:csr`)", "zeros": "zeros in dense tensors", "removed": "channels, heads and layers that are gone",
+}  # fmt: skip
+
+
+def sparsity_figures(records: Path) -> dict[str, str]:
+    """Name of a figure -> its text, of those records that exist."""
+    found: dict[str, str] = {}
+    if record := read_record(records, "sparsity.json"):
+        found["sparsity.models"] = str(len({p["model"] for p in record["points"]}))
+        found["sparsity.table"] = f"\n{_scores(record)}\n"
+        found["sparsity.break-even"] = f"\n{_break_even(record)}\n"
+        pairs = [b for b in record["break_even"] if b["measured"] is not None]
+        apart = [abs(b["predicted"] - b["measured"]) for b in pairs]
+        found["sparsity.within"] = f"{sum(a <= 0.10 for a in apart)} of {len(apart)}"
+        for kind, score in record["score"].items():
+            found |= {
+                f"sparsity.{kind}.mape": _percent(score["mape"]),
+                f"sparsity.{kind}.sign": f"{score['signs_right']} of {score['effects']}",
+            }
+    if record := read_record(records, "pruned.json"):
+        found["pruned.windows"] = str(record["windows"])
+        found["pruned.table"] = f"\n{_losses(record)}\n"
+    return found
+
+
+def _scores(record: dict[str, Any]) -> str:
+    lines = [
+        "| | points | speed-up off by (mean) | roofline | sign right beyond 10 % | roofline | 1.0x inside the 95 % interval |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind, words in _KINDS.items():
+        s = record["score"][kind]
+        cells = [
+            words, str(s["points"]), _percent(s["mape"]), _percent(s["roofline_mape"]), f"{s['signs_right']} of {s['effects']}",
+            f"{s['roofline_right']} of {s['effects']}", f"{s['one_inside_95']} of {s['points']}" if kind == "zeros" else "–",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _break_even(record: dict[str, Any]) -> str:
+    lines = ["| | batch | predicted (80 %) | measured | between |", "|---|---|---|---|---|"]
+    for b in record["break_even"]:
+        low, high = b["between"]
+        seen = (
+            f"{b['measured']:.2f}"
+            if b["measured"] is not None
+            else f"below {high:.2f}"
+            if low == 0
+            else f"above {low:.2f}"
+        )
+        name = b["model"].rpartition("/")[2].removesuffix(".json")
+        lines.append(
+            f"| {name} | {b['batch']} | {b['predicted']:.2f} ({b['low']:.2f} to {b['high']:.2f}) | {seen} | "
+            f"{low:.2f} and {high:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _losses(record: dict[str, Any]) -> str:
+    lines = [
+        "| side | over dense (95 %) | with `:wanda`, over dense | `:wanda` over the weights alone |",
+        "|---|---|---|---|",
+    ]
+    rows = {r["side"]: r for r in record["rows"]}
+    for side, row in rows.items():
+        if side.endswith(":wanda"):
+            continue
+        other = rows.get(f"{side}:wanda")
+        cells = [
+            f"`{side}`", _interval(row["over_dense"]), _interval(other["over_dense"]) if other else "–",
+            _interval(other["over_magnitude"]) if other else "–",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _interval(values: list[float]) -> str:
+    mean, low, high = values
+    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
