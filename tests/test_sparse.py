@@ -30,10 +30,10 @@ shares = st.floats(0.01, 0.99).map(lambda x: round(x, 4))
 
 def csr_target(call_s=2e-5, stored_s=1e-9):
     """The test target with a made-up law of sparse rows: so much a call, so much a stored weight and row."""
-    rows = tuple((call_s, *(3 * (m**0.5 * stored_s,)), 0.0, 0.0, 0.0) for m in (1.0, 64.0))
+    rows = tuple((call_s, m**0.5 * stored_s, 0.0, 0.0, 0.0, 0.0, 0.0) for m in (1.0, 64.0))
     law = LinearLaw(
         kernel="rows", rung="packed", format="csr", act="fp32", threads=1, m=(1.0, 64.0), cold=rows, hot=rows, sigma=0.1,
-        source=next(iter(TARGET.sources)),
+        source=next(iter(TARGET.sources)), near_bytes=2.0**20,
     )  # fmt: skip
     return msgspec.structs.replace(TARGET, linear=(*TARGET.linear, law))
 
@@ -397,16 +397,51 @@ def test_layers_that_are_kept_are_those_of_the_checkpoint():
 
 def test_calibration_of_sparse_rows_gives_a_law_that_grows_with_what_is_stored(monkeypatch):
     from ridgepoint.measurement.calibrate import sparse
-    from ridgepoint.study.fit import fit_linear
+    from ridgepoint.study.fit_sparse import fit_sparse
 
     monkeypatch.setattr(sparse, "SPARSE_SHAPES", ((64, 96), (128, 64), (256, 256)))
     monkeypatch.setattr(sparse, "SPARSE_M", (1, 16))
-    samples = list(sparse.sparse_samples(1e-4, 1e5))
+    samples = list(sparse.sparse_samples(1e-4, 1e5, 2.0**15))
     assert {(s["m"], s["hot"]) for s in samples} == {(1, False), (1, True), (16, False), (16, True)}
-    (law,) = fit_linear(samples, "test")
+    (law,) = fit_sparse(samples, "test")
     assert law.format == "csr" and law.kernel == LADDER[-1].name
-    few, many = (float(law.seconds(1, 256, 256 * d, 1.0)) for d in (0.05, 0.5))
+    few, many = (float(law.seconds(1, 256, 256, 1.0, density=d)) for d in (0.05, 0.5))
     assert 0 < few <= many
+
+
+@given(st.integers(1, 300), shares)
+def test_a_law_of_sparse_rows_finds_its_own_terms_again(m, density):
+    """Times made of known terms, noise-free; also the rows that are filled up with zeros are the kernel's."""
+    from ridgepoint.hardware.law import filled_rows, sparse_terms
+    from ridgepoint.kernels.csr import _filled_up
+    from ridgepoint.study.fit_sparse import fit_sparse
+
+    near, true = 2.0**16, (2e-5, 1e-9, 3e-9, 0.0, 5e-9, 1e-10, 0.0)
+    shapes = [
+        (64, 96),
+        (128, 640),
+        (512, 256),
+        (900, 1400),
+        (300, 2000),
+        (2000, 300),
+        (640, 1024),
+        (96, 64),
+        (50, 3000),
+    ]
+    samples = []
+    for n, k in shapes:
+        for d in (0.05, 0.2, 0.5):
+            seconds = float(sum(c * t for c, t in zip(true, sparse_terms(m, n, k, d, near), strict=True)))
+            samples += [
+                {"probe": "sparse", "kernel": "x", "rung": "packed", "act": "fp32", "m": rows, "n": n, "k": k,
+                 "stored": d * n * k, "hot": False, "seconds": seconds, "near_bytes": near}
+                for rows in (int(filled_rows(m)), int(filled_rows(m)) + 8)
+            ]  # fmt: skip
+    (law,) = fit_sparse(samples, "test")
+    assert float(law.seconds(m, 700, 900, 1.0, density=density)) == pytest.approx(
+        float(sum(c * t for c, t in zip(true, sparse_terms(m, 700, 900, density, near), strict=True))), rel=1e-3
+    )
+    assert _filled_up(torch.zeros(m, 3)).shape[1] == int(filled_rows(m))
 
 
 def test_a_gpu_kernel_says_what_it_needs():

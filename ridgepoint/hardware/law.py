@@ -18,8 +18,10 @@ __all__ = [
     "ResidencyLaw",
     "ScalingLaw",
     "decode_terms",
+    "filled_rows",
     "linear_terms",
     "prefill_terms",
+    "sparse_terms",
 ]
 
 Rows = tuple[tuple[float, ...], ...]
@@ -39,6 +41,22 @@ def linear_terms(n: Array, k: Array) -> tuple[Array, ...]:
     weights = (np.minimum(k, short), np.clip(k - short, 0, long - short), np.maximum(k - long, 0))
     ones = np.ones(np.broadcast(n, k).shape)
     return (ones, *(n * part for part in weights), n + 0 * k, k + 0 * n, np.maximum(n - WIDE_N, 0) * k)
+
+
+def sparse_terms(m: Array, n: Array, k: Array, density: Array, near_bytes: float) -> tuple[Array, ...]:
+    """1 (call); weights stored; of them those whose input is not in the near cache, where a block of inputs of all m rows
+    (fp32) is larger than it; 0; n (rows); k (inputs, transposed); 0. In the places of `linear_terms`."""
+    n, k, m = np.asarray(n, float), np.asarray(k, float), filled_rows(m)
+    stored = n * k * density
+    far = np.maximum(1.0 - near_bytes / (4.0 * k * m), 0.0)
+    ones = np.ones(np.broadcast(n, k, m).shape)
+    return (ones, stored * ones, stored * far, 0.0 * ones, n * ones, k * m, 0.0 * ones)
+
+
+def filled_rows(m: Array) -> Array:
+    """Rows that a kernel of sparse rows computes: 1, 2, 4, 8, 16, 24… (`kernels.csr`)."""
+    m = np.asarray(m, float)
+    return np.where(m <= 2, m, np.where(m <= 4, 4.0, np.ceil(m / 8.0) * 8.0))
 
 
 def decode_terms(tasks: Array, context: Array, head_dim: Array, kv_elements: Array) -> tuple[Array, ...]:
@@ -82,6 +100,8 @@ class LinearLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     n_multiple: int = 1
     k_multiple: int = 1
     """Shapes that the kernel takes."""
+    near_bytes: float = 0.0
+    """Of sparse rows, whose terms are `sparse_terms`: the cache that is near enough to gather inputs from. 0: a dense layer."""
     displaced_m: tuple[float, ...] = (1.0,)
     displaced: tuple[float, ...] = (1.0,)
     """Bytes of a shared cache that a call displaces per byte of its weights, by rows: packing writes a second copy."""
@@ -90,9 +110,12 @@ class LinearLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """`displaced` at m rows, interpolated in log m, constant beyond the ends."""
         return np.interp(np.log(np.maximum(m, 1.0)), np.log(np.asarray(self.displaced_m)), self.displaced)
 
-    def seconds(self, m: Array, n: Array, k: Array, miss: Array, code_miss: Array = 0.0) -> Array:
-        """Time of one call; `miss` and `code_miss` in [0, 1]: shares of weights and of code that left the cache."""
+    def seconds(self, m: Array, n: Array, k: Array, miss: Array, code_miss: Array = 0.0, density: Array = 1.0) -> Array:
+        """Time of one call; `miss` and `code_miss` in [0, 1]: shares of weights and of code that left the cache; `density`:
+        share of the weights that sparse rows store."""
         terms = linear_terms(n, k)
+        if self.near_bytes:
+            m, terms = filled_rows(m), sparse_terms(m, n, k, density, self.near_bytes)
         cold, hot = self._at(m, self.cold, terms), self._at(m, self.hot, terms)
         return self.composed * (hot + miss * np.maximum(cold - hot, 0.0) + code_miss * self.cold_code_s)
 

@@ -99,10 +99,10 @@ def _linear(op: Linear, target: Target, miss: Array, code_miss: Array, threads: 
             f"{target.name} has no kernel for {what}; with {op.dtype} it has {', '.join(have) or 'none'}{more}"
         )
     rows = op.m / op.active  # of a mixture: a call per expert that is chosen, with its share of the rows
-    density = format_named(op.weight).density  # a law of sparse rows goes by what a row stores
+    density = format_named(op.weight).density
     times = [
         op.active
-        * law.seconds(rows, op.n, op.k * density, miss, code_miss)
+        * law.seconds(rows, op.n, op.k, miss, code_miss, density)
         / scaling_of(target, law.kernel, rows, threads)
         for law in laws
     ]

@@ -126,7 +126,7 @@ def _linear_row(law: LinearLaw) -> tuple[str, ...]:
 
 
 def _seconds(law: LinearLaw, m: float, miss: float, density: float) -> float:
-    return max(float(np.asarray(law.seconds(m, _LAYER, _LAYER * density, miss))), 1e-12)
+    return max(float(np.asarray(law.seconds(m, _LAYER, _LAYER, miss, density=density))), 1e-12)
 
 
 _SPARSE = "csr:0.8"

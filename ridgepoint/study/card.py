@@ -25,6 +25,7 @@ from ridgepoint.study.fit import (
 from ridgepoint.study.fit_cache import fit_code_residency, with_displacement
 from ridgepoint.study.fit_compiled import with_compiled
 from ridgepoint.study.fit_modules import with_modules
+from ridgepoint.study.fit_sparse import fit_sparse
 from ridgepoint.study.fit_training import with_training
 from ridgepoint.study.net import net_plan
 from ridgepoint.workload import Linear, arithmetic_dtype
@@ -54,7 +55,7 @@ def build_target(
         memory_bytes=machine.get("memory_total_bytes"),
         peaks=_peaks(samples, source),
         levels=_levels(samples, machine.get("caches_bytes") or {}, source),
-        linear=with_displacement(fit_linear(samples, source), samples),
+        linear=with_displacement((*fit_linear(samples, source), *fit_sparse(samples, source)), samples),
         attention=fit_attention(samples, source),
         pointwise=fit_pointwise(samples, source),
         scaling=fit_scaling(samples, source),

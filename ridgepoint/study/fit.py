@@ -18,7 +18,9 @@ __all__ = [
     "fit_pointwise",
     "fit_residency",
     "fit_scaling",
+    "fit_terms",
     "merge_rounds",
+    "robust_sigma",
 ]
 
 Sample = Mapping[str, Any]
@@ -102,7 +104,7 @@ def _linear_law(key: tuple[str, ...], samples: Sequence[Sample], source: str) ->
         errors.extend(left_out)
     return LinearLaw(
         kernel=kernel, rung=rung, format=form, act=act, threads=1, m=tuple(float(m) for m in grid),
-        cold=tuple(cold_rows), hot=tuple(hot_rows), sigma=_sigma(errors), source=source,
+        cold=tuple(cold_rows), hot=tuple(hot_rows), sigma=robust_sigma(errors), source=source,
         n_multiple=multiples[0], k_multiple=multiples[1],
     )  # fmt: skip
 
@@ -131,8 +133,8 @@ def _fit_linear(samples: Sequence[Sample]) -> tuple[tuple[float, ...], list[floa
     lengths = {s["k"] for s in samples}
     short, long = LONG_K
     if sum(k <= short for k in lengths) >= 2 and sum(k > long for k in lengths) >= 2:
-        return _fit(samples, _linear_features)
-    (call, weights, _, _, *rest), errors = _fit(samples, _one_rate)
+        return fit_terms(samples, _linear_features)
+    (call, weights, _, _, *rest), errors = fit_terms(samples, _one_rate)
     return (call, weights, weights, weights, *rest), errors
 
 
@@ -161,9 +163,9 @@ def fit_attention(samples: Iterable[Sample], source: str) -> tuple[AttentionLaw,
             groups[s["kernel"], s["act"]].append(s)
     laws = []
     for (kernel, act), group in groups.items():
-        decode, decode_errors = _fit([s for s in group if s["phase"] == "decode"], _decode_features)
-        prefill, prefill_errors = _fit([s for s in group if s["phase"] == "prefill"], _prefill_features)
-        sigma = _sigma([*decode_errors, *prefill_errors])
+        decode, decode_errors = fit_terms([s for s in group if s["phase"] == "decode"], _decode_features)
+        prefill, prefill_errors = fit_terms([s for s in group if s["phase"] == "prefill"], _prefill_features)
+        sigma = robust_sigma([*decode_errors, *prefill_errors])
         laws.append(
             AttentionLaw(
                 kernel=kernel, dtype=act, threads=1, decode=decode, prefill=prefill, sigma=sigma, source=source
@@ -194,11 +196,11 @@ def fit_pointwise(samples: Iterable[Sample], source: str) -> tuple[PointwiseLaw,
             groups[s["kind"], s["act"]].append(s)
     laws = []
     for (kind, act), group in groups.items():
-        terms, errors = _fit(group, _pointwise_features)
+        terms, errors = fit_terms(group, _pointwise_features)
         call, row, element = terms
         laws.append(
             PointwiseLaw(
-                kind=kind, dtype=act, threads=1, terms=(call, row, element), sigma=_sigma(errors), source=source
+                kind=kind, dtype=act, threads=1, terms=(call, row, element), sigma=robust_sigma(errors), source=source
             )
         )
     return tuple(laws)
@@ -238,7 +240,7 @@ def fit_scaling(samples: Iterable[Sample], source: str) -> tuple[ScalingLaw, ...
     return tuple(laws)
 
 
-def _fit(
+def fit_terms(
     samples: Sequence[Sample], features: Callable[[Sequence[Sample]], Vector]
 ) -> tuple[tuple[float, ...], list[float]]:
     """Coefficients over all samples, and the log error of each sample under the fit that leaves it out."""
@@ -254,6 +256,6 @@ def _fit(
     return tuple(float(c) for c in coefficients), errors
 
 
-def _sigma(errors: Sequence[float]) -> float:
+def robust_sigma(errors: Sequence[float]) -> float:
     """Robust standard deviation of log errors: 1.4826 x median absolute value, at least 2 %."""
     return max(0.02, 1.4826 * float(np.median(np.abs(errors)))) if errors else 0.2

@@ -70,6 +70,11 @@ class Settings:
         """The last-level cache; 32 MB where the machine does not say."""
         return max(self.cache_sizes.values(), default=32e6)
 
+    @property
+    def near_bytes(self) -> float:
+        """The second-level cache; 1 MB where the machine does not say."""
+        return self.cache_sizes.get("L2", 1e6)
+
 
 ROUNDS = 3
 """Most is measured in every round, a third of a calibration apart: a neighbour's burst spoils one visit, rarely two."""
@@ -185,7 +190,7 @@ def _sparse(s: Settings, number: int, nets: Nets) -> Iterator[tuple[str, Iterato
     """Products of sparse rows, alone and in networks."""
     from ridgepoint.measurement.calibrate.sparse import sparse_samples
 
-    yield "sparse rows", sparse_samples(s.linear_s, s.cache_bytes)
+    yield "sparse rows", sparse_samples(s.linear_s, s.cache_bytes, s.near_bytes)
     for spec in SPARSE_SIDES:
         yield f"network {spec}", _network(spec, nets, s.composed_s, number)
 

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 __all__ = ["DENSITIES", "SPARSE_M", "SPARSE_SHAPES", "sparse_samples"]
 
 SPARSE_SHAPES: tuple[tuple[int, int], ...] = (
-    (1472, 384), (640, 1664), (832, 896), (1408, 1408), (896, 2432), (2432, 896), (5376, 1152),
+    (1472, 384), (640, 1664), (832, 896), (1408, 1408), (896, 2432), (2432, 896), (448, 5376), (5376, 1152),
 )  # fmt: skip
 """(n, k); none is a catalogue model's."""
 DENSITIES = (0.04, 0.15, 0.4)
 """Shares of the weights that are not zero."""
-SPARSE_M = (1, 2, 4, 8, 16, 32, 64, 128)
+SPARSE_M = (1, 2, 4, 8, 16, 24, 32, 64, 128)
 _HOT_BYTES = 8e6
 _COLD_FACTOR = 3.0
 _FEW_M, _MOST_HOT_M, _MOST_WIDE_M = 16, 64, 32
@@ -30,8 +30,8 @@ Member = tuple[tuple[int, ...], "nn.Module", float]
 """((n, k, weights stored), module, bytes)."""
 
 
-def sparse_samples(seconds: float, cache_bytes: float) -> Iterator[dict[str, Any]]:
-    """A `linear` sample per (m, shape, density, hot or cold) whose k is the mean number of weights that a row stores."""
+def sparse_samples(seconds: float, cache_bytes: float, near_bytes: float) -> Iterator[dict[str, Any]]:
+    """A `sparse` sample per (m, shape, density, hot or cold)."""
     import torch
 
     from ridgepoint.kernels.linear import find
@@ -45,8 +45,8 @@ def sparse_samples(seconds: float, cache_bytes: float) -> Iterator[dict[str, Any
     with torch.inference_mode():
         for m in SPARSE_M:
             for is_hot, pool, between in _pools(m, cold, hot, bases, stream):
-                for (n, _, stored), timing in _time(pool, m, seconds, 2 if m < _FEW_M else 1, between).items():
-                    yield _sample(kernel, m, n, stored / n, is_hot, timing)
+                for key, timing in _time(pool, m, seconds, 2 if m < _FEW_M else 1, between).items():
+                    yield {**_sample(kernel, m, key, is_hot, timing), "near_bytes": near_bytes}
 
 
 def _bases(kernel: Any) -> list[Member]:
@@ -99,9 +99,10 @@ def _time(
     return pool.passes(call, seconds, least, neighbours(torch.float32, inputs, stream))
 
 
-def _sample(kernel: Any, m: int, n: int, stored_of_row: float, hot: bool, timing: Timing) -> dict[str, Any]:
+def _sample(kernel: Any, m: int, key: tuple[int, ...], hot: bool, timing: Timing) -> dict[str, Any]:
+    n, k, stored = key
     return {
-        "probe": "linear", "kernel": kernel.name, "format": "csr", "rung": kernel.rung, "act": "fp32",
-        "m": m, "n": n, "k": stored_of_row, "hot": hot, "multiples": [1, 1],
+        "probe": "sparse", "kernel": kernel.name, "rung": kernel.rung, "act": "fp32",
+        "m": m, "n": n, "k": k, "stored": stored, "hot": hot,
         "seconds": timing.seconds, "spread": timing.spread, "n_samples": timing.samples,
     }  # fmt: skip
