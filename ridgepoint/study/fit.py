@@ -40,6 +40,8 @@ def merge_rounds(samples: Iterable[Sample]) -> tuple[list[Sample], list[float]]:
     for rounds in points.values():
         if rounds[0]["probe"] in _SHARED:
             merged.append({**rounds[0], "seconds": float(np.mean([s["seconds"] for s in rounds]))})
+        elif rounds[0]["probe"] in _GATHERED:
+            merged.append({**rounds[0], "seconds": float(np.median([s["seconds"] for s in rounds]))})
         elif rounds[0]["probe"] not in _SEVERAL and "seconds" in rounds[0]:
             merged.append(_with_best_ops(min(rounds, key=lambda s: s["seconds"]), rounds))
             if len(rounds) > 1:
@@ -63,6 +65,9 @@ _MEASURED = frozenset(
      "copy_bytes_per_s", "resolution_s", "call_s")
 )  # fmt: skip
 _SHARED = ("residency", "code_residency")
+_GATHERED = ("sparse",)
+"""Probes whose kernels gather from the core's own caches, which a neighbour on the same core shares at any time: the middle
+round counts, as the luckiest is twice as fast as what a network meets."""
 _SEVERAL = ("peak", "cold_code", "near_code")
 """Probes with several figures a sample: each takes its own better round."""
 _RATES = ("flops_per_s", "read_bytes_per_s", "copy_bytes_per_s")
