@@ -19,6 +19,7 @@ from ridgepoint.report.charts import (
 from ridgepoint.report.compile_words import compile_lines
 from ridgepoint.report.contents import with_contents
 from ridgepoint.report.curve_words import curve_lines
+from ridgepoint.report.html_curve import curve_section
 from ridgepoint.report.html_operators import operators_section, record_section
 from ridgepoint.report.html_sufficient import sufficient_section
 from ridgepoint.report.machine_words import machine_facts
@@ -62,7 +63,8 @@ def answer_html(answer: Answer) -> str:
     """The page. The same answer gives the same text; nothing is requested from anywhere and nothing is run."""
     sections = (
         _head(answer), _speedups(answer), sufficient_section(answer.sufficiency, answer.bet.a.text), _table_section(answer),
-        _times(answer), operators_section(answer.bet), _memory(answer), record_section(answer), _method(answer),
+        _times(answer), operators_section(answer.bet), _memory(answer), curve_section(answer.curve), record_section(answer),
+        _method(answer),
         _machine(answer), _flags(answer), _definitions(answer.bet),
     )  # fmt: skip
     return page(question(answer.bet), sections)

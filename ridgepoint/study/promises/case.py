@@ -20,7 +20,9 @@ __all__ = [
 
 Verdict = Literal["faster", "slower", "flat", "short"]
 """flat: within 10 % of A; short: at least 20 % less speed-up than the promise, slower included."""
-Ratio = Literal["bits", "weight bytes", "KV bytes", "bytes", "attention bytes", "FLOPs", "zeros", "devices", "peak"]
+Ratio = Literal[
+    "bits", "weight bytes", "KV bytes", "bytes", "attention bytes", "FLOPs", "zeros", "devices", "peak", "batch"
+]
 _MAX_BYTES = 64 * 1024
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,40}")
 

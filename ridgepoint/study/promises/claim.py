@@ -19,6 +19,8 @@ def claimed(claim: Claim, a: Plan, b: Plan, target_a: Target, target_b: Target) 
         return 1.0 / (1.0 - (claim.zeros or 0.0))
     if claim.ratio == "devices":
         return b.parallel.devices / a.parallel.devices
+    if claim.ratio == "batch":
+        return float(b.step.sequences) / float(a.step.sequences)
     if claim.ratio == "peak":
         return target_b.flops_per_s(b.dtype) / target_a.flops_per_s(a.dtype)
     if claim.ratio == "bits":
