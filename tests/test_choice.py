@@ -29,8 +29,8 @@ SPELLED = (
     "full", "lora:r=16:alpha=32:targets=all", "lora:r=8:alpha=8:targets=qv", "lora:r=4:alpha=8:targets=all:adapters=9",
     "qlora:r=16:alpha=32:targets=all", "keep", "checkpoint",
     "stored", "stored:int4:g128", "dequantised", "kv:int8", "kv:fp8", "kv:int4",
-    "fp8:emulated", "dense", "sparse:0.5", "sparse:0.9:wanda", "sparse:0.9:csr:mlp", "channels:0.5", "channels:0.25:wanda",
-    "heads:0.33", "layers:0.2",
+    "fp8:emulated", "flex", "dense", "sparse:0.5", "sparse:0.9:wanda", "sparse:0.9:csr:mlp", "channels:0.5",
+    "channels:0.25:wanda", "heads:0.33", "layers:0.2",
 )  # fmt: skip
 AXES = {"fp32": "dtype", "int8": "weights", "int4": "weights", "nf4": "weights", "fp8": "weights",
         "nvfp4": "weights", "batch": "batch",
@@ -40,7 +40,7 @@ AXES = {"fp32": "dtype", "int8": "weights", "int4": "weights", "nf4": "weights",
         "full": "adapter", "lora": "adapter", "qlora": "adapter", "keep": "recompute", "checkpoint": "recompute",
         "stored": "checkpoint", "dequantised": "checkpoint", "kv": "kv",
         "channels-last": "layout", "channels-first": "layout", "int3": "weights", "window": "window",
-        "dense": "sparsity", "sparse": "sparsity", "channels": "channels", "heads": "heads",
+        "flex": "attention", "dense": "sparsity", "sparse": "sparsity", "channels": "channels", "heads": "heads",
         "layers": "depth"}  # fmt: skip
 WEIGHTS = ("int8", "int8:dyn", "int8:dyn:token", "int4:g32", "nf4")
 SMOL = load_model("smollm2-135m")

@@ -18,8 +18,8 @@ class Window:
     """`window:256`: keys that a token sees, itself included (Longformer, arXiv 2004.05150; Mistral, arXiv 2310.06825).
 
     A step that adds one token reads only those keys. Prompts are another matter: torch's kernels on a CPU take the window as
-    a mask and multiply what it hides as well, also what causality alone would have spared. The cache still holds all keys.
-    Layers with a narrower window of their own keep it.
+    a mask and multiply what it hides as well, also what causality alone would have spared; `flex` skips blocks of it. The
+    cache still holds all keys. Layers with a narrower window of their own keep it.
     """
 
     size: int
@@ -49,7 +49,11 @@ class Window:
         def rewrite(op: Op) -> Op:
             if not isinstance(op, Attention) or 0 < op.window <= self.size:
                 return op
-            masked = plan.device == "cpu" and any(g.new > 1 and g.context > self.size for g in op.groups)
+            masked = (
+                plan.device == "cpu"
+                and op.kernel != "flex"
+                and any(g.new > 1 and g.context > self.size for g in op.groups)
+            )
             return replace(op, causal=False) if masked else replace(op, window=self.size)
 
         return plan.rewritten(rewrite)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ridgepoint.errors import UnknownName
+from ridgepoint.kernels.flex import flex_attention
 
 __all__ = ["ATTENTION_KERNELS", "Attention"]
 
@@ -17,7 +18,7 @@ _BACKENDS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
-ATTENTION_KERNELS = ("", *_BACKENDS, "grouped")
+ATTENTION_KERNELS = ("", *_BACKENDS, "grouped", "flex")
 """The names that `Attention` takes; "" leaves the choice to torch."""
 
 
@@ -25,7 +26,8 @@ class Attention(nn.Module):
     """softmax(q kᵀ / √D) v: causal for T > 1 unless a mask[T, S] says more (new tokens behind cached ones).
 
     "grouped" is torch's dispatch with the query heads of one key/value head laid out as rows, which is the same sum and
-    spares torch one pass over the keys per query head; it applies to decode (T = 1) and equals "" elsewhere.
+    spares torch one pass over the keys per query head; it applies to decode (T = 1) and equals "" elsewhere. "flex" is
+    compiled for causality and the window of its prompt, whatever the mask, and equals "" for T = 1.
     """
 
     def __init__(self, kernel: str = ""):
@@ -34,9 +36,13 @@ class Attention(nn.Module):
             raise UnknownName("attention kernel", kernel, ATTENTION_KERNELS[1:])
         self.kernel = kernel
 
-    def forward(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_TS: Tensor | None = None) -> Tensor:
+    def forward(
+        self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_TS: Tensor | None = None, window: int = 0
+    ) -> Tensor:
         kernel = self.kernel
-        if kernel == "":
+        if kernel == "flex" and q_BHTD.shape[2] > 1:
+            return flex_attention(q_BHTD, k_BKSD, v_BKSD, window)
+        if kernel in ("", "flex"):
             return _attend(q_BHTD, k_BKSD, v_BKSD, mask_TS)
         if kernel != "grouped":
             with sdpa_kernel(_BACKENDS[kernel]):

@@ -128,11 +128,14 @@ _ONLY_BY_NAME = ("ort",)
 
 def _attention(op: Attention, target: Target, code_miss: Array, threads: int) -> tuple[Array, tuple[Used, ...]]:
     wanted = op.kernel or "flash"
+    if wanted == "flex" and all(np.all(np.asarray(g.new) <= 1) for g in op.groups):
+        wanted = "flash"  # a single new token has no block to skip
     law = next((x for x in target.attention if x.kernel == wanted and x.dtype == op.dtype), None)
     if law is None:
         have = sorted({f"{x.kernel} {x.dtype}" for x in target.attention})
+        more = "; `ridge calibrate --compile` adds it" if wanted == "flex" and target.kind == "cpu" else ""
         raise NotSupported(
-            f"{target.name} has no {wanted} attention for {op.dtype}; it has {', '.join(have) or 'none'}"
+            f"{target.name} has no {wanted} attention for {op.dtype}; it has {', '.join(have) or 'none'}{more}"
         )
     seconds: Array = 0.0
     width = (op.head_dim + (op.value_dim or op.head_dim)) / 2

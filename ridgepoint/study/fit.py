@@ -168,7 +168,8 @@ def fit_attention(samples: Iterable[Sample], source: str) -> tuple[AttentionLaw,
             groups[s["kernel"], s["act"]].append(s)
     laws = []
     for (kernel, act), group in groups.items():
-        decode, decode_errors = fit_terms([s for s in group if s["phase"] == "decode"], _decode_features)
+        single = [s for s in group if s["phase"] == "decode"]
+        decode, decode_errors = fit_terms(single, _decode_features) if single else (_NO_DECODE, [])
         prefill, prefill_errors = fit_terms([s for s in group if s["phase"] == "prefill"], _prefill_features)
         sigma = robust_sigma([*decode_errors, *prefill_errors])
         laws.append(
@@ -177,6 +178,10 @@ def fit_attention(samples: Iterable[Sample], source: str) -> tuple[AttentionLaw,
             )
         )
     return tuple(laws)
+
+
+_NO_DECODE = (0.0,) * len(decode_terms(1, 1, 1, 1))
+"""Of a kernel that is not used for single tokens."""
 
 
 def _columns(samples: Sequence[Sample], *names: str) -> tuple[Vector, ...]:
@@ -190,7 +195,8 @@ def _decode_features(samples: Sequence[Sample]) -> Vector:
 
 def _prefill_features(samples: Sequence[Sample]) -> Vector:
     b, h, d, length = _columns(samples, "batch", "heads", "head_dim", "length")
-    return np.stack(prefill_terms(b * h, length, b * h * length * (length + 1) / 2, d), axis=1)
+    pairs = [float(s.get("pairs", t * (n * (n + 1) / 2))) for s, t, n in zip(samples, b * h, length, strict=True)]
+    return np.stack(prefill_terms(b * h, length, np.array(pairs), d), axis=1)
 
 
 def fit_pointwise(samples: Iterable[Sample], source: str) -> tuple[PointwiseLaw, ...]:

@@ -98,9 +98,9 @@ class DecoderLayer(nn.Module):
                 k, v = self.kv_read(k, v, self.window if q.shape[2] == 1 else 0)
         if self.window and q.shape[2] == 1:
             k, v = k[:, :, -self.window :], v[:, :, -self.window :]
-        elif self.window and k.shape[2] > self.window:
+        elif self.window and k.shape[2] > self.window and self.attention.kernel != "flex":
             mask_TS = _windowed(q.shape[2], k.shape[2], self.window, q.device)
-        a_BHTD = self.attention(q, k, v, mask_TS)
+        a_BHTD = self.attention(q, k, v, mask_TS, self.window)
         return self.o_proj(a_BHTD.transpose(1, 2).reshape(h_MC.shape[0], -1))
 
     def _projected(self, h_MC: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:

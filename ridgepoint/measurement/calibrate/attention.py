@@ -7,7 +7,7 @@ from ridgepoint.measurement.calibrate.grid import ATTENTION_DECODE, ATTENTION_PR
 from ridgepoint.measurement.calibrate.linear import DTYPES
 from ridgepoint.measurement.calibrate.pool import Pool, filler, weight_stream
 
-__all__ = ["ATTENTION_KERNELS", "attention_pool", "attention_samples"]
+__all__ = ["ATTENTION_KERNELS", "FLEX_PREFILL", "attention_pool", "attention_samples", "flex_samples"]
 
 ATTENTION_KERNELS = {"flash": "", "math": "math"}
 """Name in reports -> what pins it; torch's own dispatch on a CPU is its flash kernel."""
@@ -37,6 +37,40 @@ def attention_samples(kernel: str, act: str, seconds: float, cache_bytes: float)
                     "batch": b, "heads": heads, "kv_heads": kv_heads, "head_dim": d, "length": length,
                     "seconds": timing.seconds, "spread": timing.spread, "n_samples": timing.samples,
                 }  # fmt: skip
+
+
+FLEX_PREFILL: tuple[tuple[int, int, int, int, int, int], ...] = (
+    (1, 10, 5, 64, 176, 0), (3, 12, 2, 64, 304, 0), (1, 7, 7, 64, 656, 0), (1, 12, 3, 32, 400, 0), (1, 10, 5, 128, 560, 176),
+)  # fmt: skip
+"""(batch, heads, kv_heads, head_dim, new tokens, window); each is compiled for itself, so there are few."""
+
+
+def flex_samples(act: str, seconds: float, cache_bytes: float) -> Iterator[dict[str, Any]]:
+    """A prefill sample per shape of FlexAttention, with the pairs that are seen; an `absent` one where it cannot be compiled."""
+    import torch
+
+    from ridgepoint.errors import NotSupported
+    from ridgepoint.kernels.flex import flex_attention
+
+    dtype, stream = getattr(torch, DTYPES[act]), weight_stream(cache_bytes)
+    with torch.inference_mode():
+        for *shape, window in FLEX_PREFILL:
+            b, heads, kv_heads, d, length = shape
+            pool = attention_pool(
+                lambda q, k, v, window=window: flex_attention(q, k, v, window), "prefill", tuple(shape), dtype
+            )
+            try:
+                (timing,) = pool.passes(lambda key, step: step, seconds, 2, stream).values()
+            except NotSupported as error:
+                yield {"probe": "absent", "of": f"attention flex {act}", "absent": str(error)}
+                return
+            seen = min(window or length, length)
+            pairs = b * heads * (seen * (seen + 1) / 2 + (length - seen) * seen)
+            yield {
+                "probe": "attention", "kernel": "flex", "act": act, "phase": "prefill", "batch": b, "heads": heads,
+                "kv_heads": kv_heads, "head_dim": d, "length": length, "window": window, "pairs": pairs,
+                "seconds": timing.seconds, "spread": timing.spread, "n_samples": timing.samples,
+            }  # fmt: skip
 
 
 def attention_pool(module: Any, phase: str, shape: tuple[int, int, int, int, int], dtype: Any) -> Pool:

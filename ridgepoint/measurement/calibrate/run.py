@@ -106,12 +106,14 @@ def _probes(settings: Settings, linear: Linears, nets: Nets) -> Probes:
                 yield f"{title}, round {number + 1} of {ROUNDS}", number, source
         return
     if settings.stage == "compile":
+        from ridgepoint.measurement.calibrate.attention import flex_samples
         from ridgepoint.measurement.calibrate.compiled import chain_samples, first_compilation_samples, stack_samples
 
         yield "compile, the first time", 0, first_compilation_samples(settings.compiled_s, settings.cache_bytes)
         for act in ("fp32", "bf16"):
             yield f"compiled stacks {act}", 0, stack_samples(act, settings.compiled_s)
             yield f"fused kernels {act}", 0, chain_samples(act, settings.compiled_s, settings.cache_bytes)
+            yield f"attention flex {act}", 0, flex_samples(act, settings.compiled_s, settings.cache_bytes)
         return
     if settings.stage == "train":
         for number in range(_TRAINING_ROUNDS):
