@@ -1,4 +1,4 @@
-"""Figures of the records about choices that change a model: losses of quantised models."""
+"""Figures of the records about choices that change a model: losses of quantised models, training steps."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,23 @@ def model_figures(records: Path) -> dict[str, str]:
     if record := read_record(records, "quantised.json"):
         found["quantised.pocket.windows"] = str(record["pocket"]["windows"])
         found["quantised.table"] = "\n" + _losses(record) + "\n"
+    if record := read_record(records, "training.json"):
+        found |= {f"training.{name}": text for name, text in _training(record["score"]).items()}
     return found
+
+
+def _training(score: dict[str, Any]) -> dict[str, str]:
+    return {
+        "points": str(score["measured"]), "mape": _percent(score["step_time_mape"]), "speedup": _percent(score["speedup_mape"]),
+        "roofline": _percent(score["roofline_speedup_mape"]),
+        "sign": f"{score['signs_right']} of {score['effects_beyond_10_percent']}",
+        "memory": _percent(score["peak_memory_worst"]),
+        "ceilings": f"{score['ceilings_that_held']} of {score['ceilings']}",
+    }  # fmt: skip
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.001 else f"{100 * share:.2f} %"
 
 
 def _losses(record: dict[str, Any]) -> str:
