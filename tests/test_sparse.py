@@ -460,3 +460,21 @@ def test_random_models_have_the_shapes_of_the_smaller_plan():
 
 def test_packed_words_are_counted_as_their_values():
     assert zero_share(torch.nn.ModuleList([torch.nn.ReLU()])) is None
+
+
+def test_a_side_alone_is_measured_from_the_model_as_it_was_named(monkeypatch):
+    """Its choices are carried out once, in the measuring process: not on what is left of the model already."""
+    from ridgepoint.study.measure import measure_side, set_side
+
+    class Asked:
+        def ask(self, request):
+            self.request = request
+            yield {"kind": "done", "single": {"p20_s": 1e-3, "median_s": 1e-3, "n": 9, "spread": 0.01}, "ops": None,
+                   "clock": "a test's", "load": "", "tokens": 1, "random": False, "resident_bytes": None, "memory_bytes": 7.0,
+                   "flags": [], "compile_s": None, "energy_reason": "a test"}  # fmt: skip
+
+    monkeypatch.setattr("ridgepoint.study.measure.target_for", lambda *_: TARGET)
+    setting, session = set_side("pocket", "fp32+channels:0.5+layers:0.4", STEP, "test-target"), Asked()
+    assert setting.plan.workload.parameters < POCKET.parameters
+    measure_side(setting, 2.0**34, 0.1, session)
+    assert session.request.decoder.parameters == POCKET.parameters

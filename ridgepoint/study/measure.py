@@ -8,7 +8,7 @@ from ridgepoint.choice import Side, resolve
 from ridgepoint.engine.runs import check_adapters, check_runs
 from ridgepoint.errors import BadInput, DoesNotFit
 from ridgepoint.hardware import HOST, Target
-from ridgepoint.measurement.request import SideRequest, SingleRequest, step_request, subject
+from ridgepoint.measurement.request import SideRequest, SingleRequest, Subject, step_request, subject
 from ridgepoint.measurement.rows import BETWEEN
 from ridgepoint.measurement.session import Session
 from ridgepoint.prediction import predict, predict_memory, step_time
@@ -66,6 +66,8 @@ class Setting:
     plan: Plan
     side: Side
     target: Target
+    given: Subject | Encoder
+    """The model as it was named, from which the side's choices are carried out; the plan's own may be a smaller one."""
     flags: tuple[str, ...] = ()
     """Of the target."""
 
@@ -90,7 +92,7 @@ def set_side(
         step = _whole_inputs(workload, step)
     check_launch(target, (settled,))
     plan = replace(settled.plan(workload, step), stack=stack, parallel=parallel)
-    return Setting(model, plan, settled, target, _elsewhere(target, on))
+    return Setting(model, plan, settled, target, workload, _elsewhere(target, on))
 
 
 def _whole_inputs(encoder: Encoder, step: Step) -> Step:
@@ -135,7 +137,7 @@ def measure_side(
         raise DoesNotFit(
             f"{model} as {settled.spec} needs {show_bytes(need)}; {show_bytes(available_bytes)} are free; try a smaller batch"
         )
-    workload = plan.workload
+    workload = setting.given
     directory = None if isinstance(workload, Traced) else weights_directory(model)
     time = step_time(plan, target)
     request = SingleRequest(

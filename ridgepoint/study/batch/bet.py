@@ -44,7 +44,7 @@ def place_batch_bet(question: BatchQuestion) -> BatchBet:
     knee, slo = knee_card(estimate.knee(question.limit)), slo_card(question, estimate, question.limit)
     (group,) = plan.step.groups
     return BatchBet(
-        model=plan.workload.name, shape=msgspec.to_builtins(plan.workload), random_weights=not question.directory,
+        model=plan.workload.name, shape=msgspec.to_builtins(setting.given), random_weights=not question.directory,
         phase=plan.step.phase, context=int(group.cached), new=int(group.new), side=plan.side, device=plan.device,
         target=target.name, target_date=target.date, machine_id=target.machine_id, grid=grid, capped=question.capped,
         points=min(budget_of(grid), sum(b <= question.limit for b in grid)), curve=curve, knee=knee, wall=question.wall,

@@ -55,7 +55,6 @@ def losses_by_batch(
     """The answer's `loss`: a row for each measured batch, and the batch whose loss falls fastest; each run is stored as soon
     as it is over, and is not run again."""
     plan = question.setting.plan
-    assert isinstance(plan.workload, Decoder), "checked before anything ran"
     path = Path(asked.path) if asked.path else heldout_text(question.setting.model)
     assert path is not None, "checked before anything ran"
     (group,) = plan.step.groups
@@ -80,9 +79,9 @@ def _runs(
     question: BatchQuestion, path: Path, steps: int, batch: int, length: int, session: Session
 ) -> list[dict[str, Any]]:
     setting = question.setting
-    assert isinstance(setting.plan.workload, Decoder)
+    assert isinstance(setting.given, Decoder), "checked before anything ran"
     request = CurveRequest(
-        decoder=setting.plan.workload, directory=question.directory, path=str(path), steps=steps, seeds=_SEEDS,
+        decoder=setting.given, directory=question.directory, path=str(path), steps=steps, seeds=_SEEDS,
         batch=batch, length=length, sides=(SideRequest(spec=setting.side.spec, device=setting.plan.device),),
     )  # fmt: skip
     return [{k: m[k] for k in ("seed", "before", "after")} for m in session.ask(request) if m["kind"] == "curve"]
