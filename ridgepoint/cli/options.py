@@ -104,7 +104,7 @@ Windows = Annotated[int, typer.Option("--windows", help="At most so many windows
 Seed = Annotated[int, typer.Option("--seed", help="Which windows and items are drawn.", min=0)]
 Calib = Annotated[
     Path | None,
-    typer.Option("--calib", help="Text by which int4:gptq, int4:awq and int8:dyn:smooth choose codes."),
+    typer.Option("--calib", help="Text by which int4:gptq, int4:awq, int8:dyn:smooth and …:wanda choose."),
 ]
 Tol = Annotated[
     str, typer.Option("--tol", help="What may be lost: 1% of perplexity, or 0.01 nats per token; says what suffices.")

@@ -136,13 +136,13 @@ def _calibration(model: str, sides: list[Side], directory: Path | None, given: s
     """The text that the sides' algorithms look at; BadInput where trained weights need one and there is none."""
     asking = [spelled for side in sides for spelled in side.algorithms]
     if given and not asking:
-        raise BadInput(f"--calib {given}: no side looks at a text; int4:gptq, int4:awq and int8:dyn:smooth do")
+        raise BadInput(f"--calib {given}: no side looks at a text; int4:gptq, int4:awq, int8:dyn:smooth and …:wanda do")
     if not asking or directory is None:
         return ""
     found = Path(given) if given else calibration_text(model)
     if found is None:
         raise BadInput(
-            f"{asking[0]} chooses codes by what the layers of {model} are given: name a text with --calib FILE"
+            f"{asking[0]} goes by what the layers of {model} are given: name a text with --calib FILE"
         )
     if not found.is_file():
         raise BadInput(f"--calib {found}: {'no file' if found.exists() else 'no such file'}; give a text file in UTF-8")
