@@ -120,6 +120,17 @@ def test_a_curve_with_its_utilisation_and_what_a_second_is_worth(question, store
     assert asked_again.loss["rows"] == answer.loss["rows"] and len(store.records(kind="curve")) == 2 * before
 
 
+def test_a_loss_that_falls_nowhere_has_no_fastest_batch(question, store):
+    class Rising(Trained):
+        def ask(self, request):
+            for message in super().ask(request):
+                yield {**message, "after": 3.1} if message["kind"] == "curve" else message
+
+    effort = BatchEffort(seconds=0.3, every_point=True, loss=LossRate(1.0))
+    answer = batch_curve(question(grid=(1, 4)), store, HERE, Silent(), effort, PLENTY, Rising(store))
+    assert "falls at none of them" in loss_words(answer)[-1]
+
+
 def test_what_has_no_loss_is_refused(question):
     check_loss(question(), "pocket", LossRate(5.0))
     with pytest.raises(BadInput, match="random weights"):

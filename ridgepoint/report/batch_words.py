@@ -140,6 +140,12 @@ def loss_words(answer: BatchAnswer) -> list[str]:
         f"{r['per_s']:.2g} nats/s ({r['low']:.2g} to {r['high']:.2g})"
         for r in found["rows"]
     ]
+    best = max(found["rows"], key=lambda r: r["per_s"])
+    if best["high"] <= 0 or best["per_s"] <= 0:
+        lines.append(
+            f"falls at none of them: the checkpoint has learned {clean(found['text'])} already, or the rate is too high"
+        )
+        return lines
     close = ", ".join(map(str, found["close"]))
     doubt = f"; {close} too close to it to call" if close else ""
     lines.append(

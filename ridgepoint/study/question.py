@@ -141,9 +141,7 @@ def _calibration(model: str, sides: list[Side], directory: Path | None, given: s
         return ""
     found = Path(given) if given else calibration_text(model)
     if found is None:
-        raise BadInput(
-            f"{asking[0]} goes by what the layers of {model} are given: name a text with --calib FILE"
-        )
+        raise BadInput(f"{asking[0]} goes by what the layers of {model} are given: name a text with --calib FILE")
     if not found.is_file():
         raise BadInput(f"--calib {found}: {'no file' if found.exists() else 'no such file'}; give a text file in UTF-8")
     return str(found)
