@@ -15,10 +15,13 @@ from quantised import losses, windows
 from record import keep
 
 from ridgepoint.choice import resolve
+from ridgepoint.engine.build import load_safetensors
+from ridgepoint.engine.prune.masks import kept_of_rows, kept_of_whole, scores
+from ridgepoint.engine.quantise.inputs import Walk
 from ridgepoint.measurement.request import TextRequest
 from ridgepoint.measurement.runnable import build_weights
 from ridgepoint.study.accuracy import paired_difference
-from ridgepoint.workload import Decoder, calibration_text, forward, heldout_text, load_model
+from ridgepoint.workload import Decoder, calibration_text, forward, heldout_text, load_model, weights_directory
 
 SIDES = (
     *(f"sparse:{s}" for s in ("0.2", "0.3", "0.5", "0.7")), "2:4",
@@ -59,8 +62,35 @@ def main() -> None:
             sys.stdout.flush()
     keep(
         options.out, "pruned.json",
-        {"windows": len(dense), "shown": SHOWN, "dense": sum(dense) / len(dense), "rows": rows},
+        {"windows": len(dense), "shown": SHOWN, "dense": sum(dense) / len(dense), "rows": rows,
+         "outputs": output_errors(decoder, windows(shown)[:SHOWN])},
     )  # fmt: skip
+
+
+def output_errors(decoder: Decoder, shown: torch.Tensor, sparsity: float = 0.5) -> dict[str, dict[str, float]]:
+    """By linear layer: mean share of the output's energy on the text that pruning takes away, by score and by what competes."""
+    found: dict[str, dict[str, list[float]]] = {}
+
+    def note(module: torch.nn.Module, inputs: Any) -> torch.nn.Module:
+        for name, given in inputs.items():
+            weight = module.get_submodule(name).weight.float()
+            own, both = scores(weight, None), scores(weight, given)
+            ways = {
+                "|w|, whole layer": kept_of_whole(own, sparsity), "|w|, row": kept_of_rows(own, sparsity),
+                "wanda, whole layer": kept_of_whole(both, sparsity), "wanda, row": kept_of_rows(both, sparsity),
+            }  # fmt: skip
+            for way, kept in ways.items():
+                lost = _energy(weight * ~kept, given.hessian) / _energy(weight, given.hessian)
+                found.setdefault(name, {}).setdefault(way, []).append(lost)
+        return module
+
+    walk = Walk(shown)
+    load_safetensors(decoder, weights_directory("pocket"), "fp32", convert=lambda module, layer: walk(module, note))
+    return {name: {way: sum(x) / len(x) for way, x in ways.items()} for name, ways in found.items()}
+
+
+def _energy(weight: torch.Tensor, hessian: torch.Tensor) -> float:
+    return float(((weight @ hessian) * weight).sum())
 
 
 def found(side: str, seen: list[float], over: Any, against: Any) -> dict[str, Any]:

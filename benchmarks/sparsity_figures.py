@@ -30,6 +30,7 @@ def sparsity_figures(records: Path) -> dict[str, str]:
     if record := read_record(records, "pruned.json"):
         found["pruned.windows"] = str(record["windows"])
         found["pruned.table"] = f"\n{_losses(record)}\n"
+        found["pruned.outputs"] = f"\n{_outputs(record['outputs'])}\n"
     return found
 
 
@@ -82,6 +83,16 @@ def _losses(record: dict[str, Any]) -> str:
             _interval(other["over_magnitude"]) if other else "–",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _outputs(errors: dict[str, dict[str, float]]) -> str:
+    ways = list(next(iter(errors.values())))
+    lines = [
+        f"| half of the weights gone by | {' | '.join(ways)} |".replace("|w|", "\\|w\\|"),
+        "|---" * (len(ways) + 1) + "|",
+    ]
+    lines += [f"| `{name}` | {' | '.join(f'{100 * by[w]:.1f} %' for w in ways)} |" for name, by in errors.items()]
     return "\n".join(lines)
 
 
