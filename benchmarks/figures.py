@@ -56,6 +56,8 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
             for name in ("import_s", "help_s", "prediction_ms", "report_s")
             if name in record
         }
+    if record := read_record(records, "sparsity.json"):
+        found["changes.machine"] = _machine(record["machine"], record["versions"])
     if record := read_record(records, "batch.json"):
         found |= _batch(record)
     found |= sheet_figures(records) | model_figures(records) | promise_figures(records) | sparsity_figures(records)
