@@ -43,6 +43,34 @@ def test_what_has_no_loss_here_is_refused_before_anything_runs(bet, model, error
         check_here(asked(bet, model, on), Text())
 
 
+def test_one_side_that_has_no_loss_leaves_the_others_theirs(ridge):
+    words = (
+        "why",
+        "pocket",
+        "bf16..fp8,fp8:block",
+        "--on",
+        "h100-sxm,l40s",
+        "--batch",
+        "1",
+        "--tol",
+        "1%",
+        "--windows",
+        "8",
+    )
+    ran = ridge(*words, "--json")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert [b["accuracy"]["measured"] for b in found["bets"]] == [True, True]
+    assert found["bets"][0]["accuracy"]["sides"] == found["bets"][1]["accuracy"]["sides"], "measured once"
+    assert all("no kernel on a CPU" in said for said in found["refused"])
+
+
+@pytest.mark.parametrize("more", [("--calib", "x"), ("--curve", "5"), ("--predict-only", "--tol", "1%")])
+def test_what_a_machine_elsewhere_cannot_do_is_refused(ridge, more):
+    ran = ridge("why", "pocket", "bf16..fp8", "--on", "h100-sxm", *more)
+    assert ran.code == 2 and "leave --calib and --curve out" in ran.complaint
+
+
 def test_an_emulation_is_never_timed():
     target = load_target(str(HOST))
     with pytest.raises(NotSupported, match="fp8 itself"):

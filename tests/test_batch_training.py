@@ -20,7 +20,7 @@ from ridgepoint.study.batch.mfu import model_flops, peak_flops_per_s
 from ridgepoint.study.batch.question import BatchQuestion, ask_batch
 from ridgepoint.study.batch.run import BatchEffort, batch_curve
 from ridgepoint.study.batch.wall import SHARE, need_bytes
-from ridgepoint.workload import Linear, forward, load_model, train
+from ridgepoint.workload import Attention, Linear, forward, load_model, train
 
 SMOL, POCKET = load_model("smollm2-135m"), load_model("pocket")
 LAWS = made()
@@ -52,6 +52,15 @@ def test_products_of_a_step_are_three_times_those_of_the_forward_pass():
     thrice = sum(op.count * op.flops for op in step.ops if isinstance(op, Linear))
     assert thrice == pytest.approx(3 * once)
     assert thrice <= model_flops(step) < 1.2 * thrice
+
+
+def test_scores_that_the_gradient_of_attention_redoes_do_not_count():
+    """Two products forward, four for the gradients (PaLM, arXiv 2204.02311, appendix B); flash has a fifth."""
+    step = plan_of("fp32+full", train(1, 256))
+    attention = {op.sweep: op.count * op.flops for op in step.ops if isinstance(op, Attention)}
+    everything = sum(op.count * op.flops for op in step.ops)
+    assert attention["grad_input"] == pytest.approx(2.5 * attention["forward"])
+    assert everything - model_flops(step) == pytest.approx(0.5 * attention["forward"])
 
 
 def test_what_checkpointing_computes_again_does_not_count():
@@ -131,10 +140,16 @@ def test_a_loss_that_falls_nowhere_has_no_fastest_batch(question, store):
     assert "falls at none of them" in loss_words(answer)[-1]
 
 
-def test_what_has_no_loss_is_refused(question):
+def test_what_has_no_loss_is_refused(question, tmp_path):
     check_loss(question(), "pocket", LossRate(5.0))
     with pytest.raises(BadInput, match="random weights"):
         check_loss(question("smollm2-135m"), "smollm2-135m", LossRate(5.0))
+    with pytest.raises(BadInput, match="no such file"):
+        check_loss(question(), "pocket", LossRate(5.0, "/nonexistent.txt"))
+    short = tmp_path / "short.txt"
+    short.write_text("too short")
+    with pytest.raises(BadInput, match="too few to train on"):
+        check_loss(question(), "pocket", LossRate(5.0, str(short)))
     with pytest.raises(BadInput, match="possible are up to"):
         check_loss(question(), "pocket", LossRate(5000.0))
     with pytest.raises(BadInput, match="needs --step train"):

@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ridgepoint.choice import Metal, resolve
 from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import load_target
+from ridgepoint.hardware.law import block_pairs
 from ridgepoint.prediction import step_time
 from ridgepoint.workload import Attention, decode, load_model, prefill, train
 
@@ -50,16 +54,48 @@ def test_refused_where_it_cannot(text, step, model, says):
         resolve(text, "fp32").plan(model, step)
 
 
+@given(st.integers(1, 700), st.integers(0, 500), st.integers(0, 400))
+def test_blocks_are_counted_as_a_mask_would(new, cached, window):
+    keys = new + cached
+    rows, columns = np.arange(cached, keys)[:, None], np.arange(keys)[None]
+    seen = (columns <= rows) & (columns > rows - (window or keys))
+    blocks = sum(bool(seen[i : i + 128, j : j + 128].any()) for i in range(0, new, 128) for j in range(0, keys, 128))
+    assert float(block_pairs(new, keys, window)) == blocks * 128 * 128
+
+
+def test_a_kernel_with_few_shapes_is_fitted_by_few_terms():
+    from ridgepoint.measurement.calibrate.attention import FLEX_PREFILL
+    from ridgepoint.study.fit import fit_attention
+
+    samples = []
+    for b, heads, kv_heads, d, length, window in FLEX_PREFILL:
+        pairs = b * heads * float(block_pairs(length, length, window))
+        samples.append({"probe": "attention", "kernel": "flex", "act": "fp32", "phase": "prefill", "batch": b, "heads": heads,
+                        "kv_heads": kv_heads, "head_dim": d, "length": length, "window": window,
+                        "seconds": 2e-5 + 1e-10 * pairs * d + 3e-9 * b * heads * length * d})  # fmt: skip
+    (law,) = fit_attention(samples, "test")
+    assert (
+        law.prefill[1] == law.prefill[3] == 0.0
+        and law.prefill[4] == pytest.approx(1e-10, rel=1e-3)
+        and law.sigma < 0.05
+    )
+
+
+def test_no_gpu_has_a_law_of_it():
+    step = prefill(1, 64)
+    with pytest.raises(NotSupported, match="measured on no GPU"):
+        step_time(resolve("flex", "bf16", "cuda").plan(POCKET, step), load_target("h100-sxm"))
+
+
 def test_laws_of_prompts_alone_are_fitted_by_the_pairs_that_are_seen():
     from ridgepoint.study.fit import fit_attention
 
     samples = []
     for heads, d, length, window in ((4, 64, 100, 0), (8, 64, 300, 50), (2, 32, 500, 0), (6, 128, 200, 20), (3, 64, 700, 0),
                                      (5, 32, 60, 10), (9, 128, 90, 0)):  # fmt: skip
-        seen = min(window or length, length)
-        pairs = heads * (seen * (seen + 1) / 2 + (length - seen) * seen)
+        pairs = heads * float(block_pairs(length, length, window))
         samples.append({"probe": "attention", "kernel": "flex", "act": "fp32", "phase": "prefill", "batch": 1, "heads": heads,
-                        "kv_heads": heads, "head_dim": d, "length": length, "window": window, "pairs": pairs,
+                        "kv_heads": heads, "head_dim": d, "length": length, "window": window,
                         "seconds": 1e-5 + 2e-10 * pairs * d})  # fmt: skip
     (law,) = fit_attention(samples, "test")
     assert law.prefill[-1] == pytest.approx(2e-10, rel=1e-3) and set(law.decode) == {0.0}

@@ -405,8 +405,8 @@ def test_calibration_of_sparse_rows_gives_a_law_that_grows_with_what_is_stored(m
     assert {(s["m"], s["hot"]) for s in samples} == {(1, False), (1, True), (16, False), (16, True)}
     (law,) = fit_sparse(samples, "test")
     assert law.format == "csr" and law.kernel == LADDER[-1].name
-    few, many = (float(law.seconds(1, 256, 256, 1.0, density=d)) for d in (0.05, 0.5))
-    assert 0 < few <= many
+    few, many = (float(law.seconds(16, 2560, 256, 1.0, density=d)) for d in (0.02, 0.9))
+    assert 0 < 1.5 * few < many
 
 
 @given(st.integers(1, 300), shares)
@@ -458,8 +458,66 @@ def test_random_models_have_the_shapes_of_the_smaller_plan():
     assert build_random(plan.workload, "bf16").layers[0].down_proj.in_features == 128
 
 
-def test_packed_words_are_counted_as_their_values():
+def test_zeros_of_a_model_without_linear_layers_are_not_zero_but_absent():
     assert zero_share(torch.nn.ModuleList([torch.nn.ReLU()])) is None
+    head = torch.nn.ModuleDict({"lm_head": torch.nn.Linear(4, 4), "q": torch.nn.Linear(4, 4, bias=False)})
+    with torch.no_grad():
+        head["q"].weight.zero_()
+    assert zero_share(head) == 1.0, "the head does not count"
+
+
+@pytest.mark.parametrize(
+    "text", ["channels:0.5:wanda+sparse:0.5:wanda", "channels:0.5+heads:0.5+int4:gptq", "heads:0.5:wanda+2:4:wanda"]
+)
+def test_what_looks_at_inputs_after_a_removal_sees_those_that_are_left(text):
+    from ridgepoint.measurement.request import TextRequest
+    from ridgepoint.workload import calibration_text, forward
+
+    shown = TextRequest(path=str(calibration_text("pocket")), protocol="windows", windows=2)
+    side = resolve(text, "fp32")
+    weights = build_weights(POCKET, side, forward(1, 256), {}, str(weights_directory("pocket")), calibration=shown)
+    plan = side.plan(POCKET, decode(1, 8))
+    assert weights.model.layers[0].down_proj(torch.zeros(1, plan.workload.blocks[0].mlp.intermediate_size).to(
+        torch.bfloat16 if "int4" in text else torch.float32)).shape == (1, 256)  # fmt: skip
+    if weights.zeros is not None:
+        assert weights.zeros == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_head_that_is_the_embedding_is_pruned_beside_it_or_not_at_all():
+    with pytest.raises(NotSupported, match="embedding table too"):
+        plan_of("sparse:0.5:head", POCKET)
+    model = build_weights(POCKET, resolve("fp32+sparse:0.5:csr:head", "fp32"), STEP, {}).model
+    assert (model.embed_tokens.weight != 0).all() and zero_share(torch.nn.ModuleList([model.lm_head])) == pytest.approx(
+        0.5, abs=1e-3
+    )
+
+
+def test_channels_of_which_none_would_go_are_refused():
+    with pytest.raises(NotSupported, match="removes none of the 640 channels"):
+        plan_of("channels:0.01", POCKET)
+    assert plan_of("channels:0.05", POCKET).workload.blocks[0].mlp.intermediate_size == 608
+
+
+def test_two_sparsities_for_different_layers_are_counted_together():
+    side = resolve("sparse:0.5:mlp+sparse:0.9:attention", "fp32")
+    found = sparsity_card(side, POCKET, side.plan(POCKET, STEP))["zeros"]
+    weights = build_weights(POCKET, side, STEP, {})
+    assert found == pytest.approx(weights.zeros, abs=1e-3)
+
+
+def test_sides_of_one_family_differ_in_their_sparsity_alone(monkeypatch):
+    bet = place_bet(question(monkeypatch, csr_target(), "sparse:0.5:csr,sparse:0.9:csr+threads:1"))
+    assert {card.family for card in bet.b} == {"sparse:s:csr"}
+    from ridgepoint.study.sparsity import family_of
+
+    assert family_of(resolve("sparse:0.5:csr+kv:int8", "fp32")) == "sparse:s:csr+kv:int8"
+    assert family_of(resolve("sparse:0.5", "fp32")) == ""
+
+
+def test_beyond_its_grid_a_law_of_sparse_rows_grows_with_the_rows():
+    law = csr_target().linear[-1]
+    many, more = (float(law.seconds(m, 512, 512, 1.0, density=0.1)) for m in (64, 640))
+    assert more == pytest.approx(10 * many)
 
 
 def test_a_side_alone_is_measured_from_the_model_as_it_was_named(monkeypatch):
@@ -474,7 +532,7 @@ def test_a_side_alone_is_measured_from_the_model_as_it_was_named(monkeypatch):
                    "flags": [], "compile_s": None, "energy_reason": "a test"}  # fmt: skip
 
     monkeypatch.setattr("ridgepoint.study.measure.target_for", lambda *_: TARGET)
-    setting, session = set_side("pocket", "fp32+channels:0.5+layers:0.4", STEP, "test-target"), Asked()
+    setting, session = set_side("pocket", "fp32+channels:0.5+heads:0.5+layers:0.4", STEP, "test-target"), Asked()
     assert setting.plan.workload.parameters < POCKET.parameters
     measure_side(setting, 2.0**34, 0.1, session)
     assert session.request.decoder.parameters == POCKET.parameters

@@ -1,11 +1,13 @@
 """Feed-forward channels that are removed, so that the tensors are really smaller."""
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ridgepoint.choice.base import Metal
 from ridgepoint.choice.removal import Removed, block_at, decoder_of, smaller
-from ridgepoint.workload import Plan
+from ridgepoint.errors import NotSupported
+from ridgepoint.workload import Block, Plan
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,23 +28,34 @@ class Channels(Removed):
     def kept(self, wide: int) -> int:
         """Channels that stay, of `wide`."""
         left = (1.0 - float(self.share)) * wide
-        return max(1, round(left)) if wide <= 2 * _MULTIPLE else max(_MULTIPLE, round(left / _MULTIPLE) * _MULTIPLE)
+        return (
+            max(1, round(left))
+            if wide <= 2 * _MULTIPLE
+            else max(_MULTIPLE, math.floor(left / _MULTIPLE + 0.5) * _MULTIPLE)
+        )
 
     def on_paper(self, plan: Plan) -> Plan:
         return smaller(
             plan,
             self.spelled,
             tuple(
-                replace(b, mlp=replace(b.mlp, intermediate_size=self.kept(b.mlp.intermediate_size)))
+                replace(b, mlp=replace(b.mlp, intermediate_size=self._fewer(plan, b)))
                 for b in decoder_of(plan, self.spelled).blocks
             ),
         )
+
+    def _fewer(self, plan: Plan, block: Block) -> int:
+        wide = block.mlp.intermediate_size
+        if (kept := self.kept(wide)) >= wide:
+            raise NotSupported(
+                f"{self.spelled} removes none of the {wide} channels of {plan.workload.name}, as they go in multiples of "
+                f"{_MULTIPLE}; channels:{min(0.99, _MULTIPLE / wide):.2g} removes some"
+            )
+        return kept
 
     def on_metal(self, model: "nn.Module", plan: Plan, metal: Metal) -> "nn.Module":
         if metal.layer is not None:
             from ridgepoint.engine.prune.structured import keep_channels
 
-            keep_channels(
-                model, block_at(plan, metal.layer).mlp.intermediate_size, metal.inputs if self.algorithm else {}
-            )  # type: ignore[arg-type]
+            keep_channels(model, block_at(plan, metal.layer).mlp.intermediate_size, metal.inputs, bool(self.algorithm))  # type: ignore[arg-type]
         return model

@@ -43,5 +43,5 @@ class Heads(Removed):
             from ridgepoint.engine.prune.structured import keep_heads
 
             spec = block_at(plan, metal.layer).attention
-            keep_heads(model, spec.num_key_value_heads, metal.inputs if self.algorithm else {})  # type: ignore[arg-type]
+            keep_heads(model, spec.num_key_value_heads, metal.inputs, bool(self.algorithm))  # type: ignore[arg-type]
         return model

@@ -97,7 +97,14 @@ class Sparse:
             raise NotSupported(f"{self.spelled}: wanda leaves the head alone; leave :head out")
         if self.rung == "csr" and plan.device != "cpu":
             raise NotSupported(f"{self.spelled}: csr is a kernel for CPUs; on {plan.device} 2:4 is what kernels skip")
+        tied = bool(getattr(plan.workload, "tie_word_embeddings", False))
+        if self.scope.head and tied and not self.skips(plan.device):
+            raise NotSupported(
+                f"{self.spelled}: the head of {plan.workload.name} is its embedding table too; leave :head out"
+            )
         here = [op for op in plan.ops if isinstance(op, Linear) and self.scope.takes(op)]
+        if not here:
+            raise NotSupported(f"{self.spelled}: {plan.workload.name} has no linear layer that it could prune")
         if self.skips(plan.device) and not any(op.weight == self.weight for op in here):
             other = ", ".join(sorted({op.weight for op in here})) or "no linear layer"
             raise NotSupported(
@@ -111,7 +118,10 @@ class Sparse:
         n, k = (_N, _K) if self.skips(plan.device) else (1, 4)
         for op in here:
             if op.n % n or op.k % k:
-                raise NotSupported(f"{self.spelled}: {op.name} is {op.n} x {op.k}; possible are multiples of {n} x {k}")
+                raise NotSupported(
+                    f"{self.spelled}: {op.name} is {op.n} x {op.k}; possible are multiples of {n} x {k}; "
+                    f"{self.spelled}:attention or :mlp leaves other layers out"
+                )
 
     def on_paper(self, plan: Plan) -> Plan:
         self.scope.check(plan, self.spelled)

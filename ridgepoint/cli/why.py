@@ -74,6 +74,11 @@ def why(
             raise BadInput(
                 "machines that are not at hand are predicted, not measured: leave --assert, --report and --tasks out"
             )
+        if calib is not None or curve or (predict_only and (text is not None or tol)):
+            raise BadInput(
+                "of machines that are not at hand no training is run and no codes are chosen: leave --calib and --curve out, "
+                "and --text and --tol where --predict-only is said"
+            )
         loss = _text(text, protocol, windows, seed, options.tolerance(tol)) if text is not None or tol else None
         return why_on_paper(
             model, bet, options.names("--on", on), batches, phase, isl, common, elsewhere, as_json, loss

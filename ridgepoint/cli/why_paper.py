@@ -48,16 +48,16 @@ def why_on_paper(
     from ridgepoint.errors import RidgeError, UnknownName
     from ridgepoint.store import Store, default_path
     from ridgepoint.study.accuracy_here import check_here
-    from ridgepoint.study.betting import place_bet
     from ridgepoint.study.document import bet_from
     from ridgepoint.study.provenance import provenance
-    from ridgepoint.study.question import ask
+    from ridgepoint.study.question import Question, ask
     from ridgepoint.study.why import misfit_on_paper, stored_bet
     from ridgepoint.workload import Parallel
 
     parallel = Parallel(elsewhere.tp, elsewhere.pp, elsewhere.ep, elsewhere.attention_dp)
     bets: list[Bet] = []
     documents, said, accuracies = [], [], []
+    known: list[tuple[Question, dict[str, Any]]] = []
     with Store(default_path()) as store:
         for target in targets:
             asked = partial(ask, model, batches=batches, phase=phase, isl=isl, common=common, on=target,
@@ -70,16 +70,20 @@ def why_on_paper(
             except UnknownName:
                 raise
             except RidgeError as error:
-                if len(targets) == 1:
+                if len(targets) == 1 and text is None:
                     raise
-                fewer, refused = _without_refused(bet, lambda text, asked=asked: place_bet(asked(text)), error)  # type: ignore[misc]
+                fewer, refused = _without_refused(bet, partial(_tried, asked, text), error)
                 said += [options.of_target(target, text) for text in refused]
                 if not fewer:
+                    if len(targets) == 1:
+                        raise
                     continue
                 question = asked(fewer)
                 record, _ = stored_bet(question, store, provenance())
             bets.append(bet_from(record.body["bet"]))
-            found = _accuracy(question, bets[-1], record, text, store)
+            same = next((a for q, a in known if (q.a_text, q.b_texts) == (question.a_text, question.b_texts)), None)
+            found = _accuracy(question, bets[-1], record, text, store, same)
+            known.append((question, found))
             accuracies.append(found)
             documents.append({"id": record.id, "digest": record.digest, "bet": record.body["bet"], **found})
             if misfit := misfit_on_paper(question):
@@ -91,12 +95,29 @@ def why_on_paper(
     return 0 if bets else 2
 
 
+def _tried(asked: "Callable[[str], Question]", text: "Text | None", bet: str) -> None:
+    """Raises what refuses this bet, or its loss where one is asked for."""
+    from ridgepoint.study.accuracy_here import check_here
+    from ridgepoint.study.betting import place_bet
+
+    question = asked(bet)
+    place_bet(question)
+    if text is not None:
+        check_here(question, text)
+
+
 def _accuracy(
-    question: "Question", bet: "Bet", record: "Record", text: "Text | None", store: "Store"
-) -> dict[str, Any]:
-    """`accuracy` and `sufficiency` beside the bet; {} where no text was named."""
+    question: "Question", bet: "Bet", record: "Record", text: "Text | None", store: "Store",
+    known: "dict[str, Any] | None" = None,
+) -> dict[str, Any]:  # fmt: skip
+    """`accuracy` and `sufficiency` beside the bet; {} where no text was named. `known`: of the same sides on another target,
+    whose loss is the same."""
     if text is None:
         return {}
+    if known is not None:
+        from ridgepoint.study.accuracy_here import beside
+
+        return beside(bet, known["accuracy"])
     from rich.console import Console
 
     from ridgepoint.measurement.session import Session

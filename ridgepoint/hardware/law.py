@@ -17,6 +17,7 @@ __all__ = [
     "PointwiseLaw",
     "ResidencyLaw",
     "ScalingLaw",
+    "block_pairs",
     "decode_terms",
     "filled_rows",
     "linear_terms",
@@ -50,7 +51,7 @@ def sparse_terms(m: Array, n: Array, k: Array, density: Array, near_bytes: float
     stored = n * k * density
     far = np.maximum(1.0 - near_bytes / (4.0 * k * m), 0.0)
     ones = np.ones(np.broadcast(n, k, m).shape)
-    return (ones, stored * ones, stored * far, 0.0 * ones, n * ones, k * m, 0.0 * ones)
+    return (ones, stored * ones, stored * far, 0.0 * ones, n * ones, k * ones, 0.0 * ones)
 
 
 def filled_rows(m: Array) -> Array:
@@ -73,6 +74,19 @@ def prefill_terms(tasks: Array, new: Array, pairs: Array, head_dim: Array) -> tu
     tasks, new, pairs, d = (np.asarray(x, float) for x in (tasks, new, pairs, head_dim))
     ones = np.ones(np.broadcast(tasks, new, pairs, d).shape)
     return (ones, tasks * new * ones, tasks * new * d, pairs * ones, pairs * d)
+
+
+def block_pairs(new: Array, keys: Array, window: int = 0, block: int = 128) -> npt.NDArray[np.float64]:
+    """Query-key pairs of one head that FlexAttention computes for `new` tokens behind `keys` - `new` cached ones: every block of
+    `block` x `block` of which a pair is seen, whole (arXiv 2412.05496, section 3.2). `window` 0: all keys before a token."""
+    new, keys = np.broadcast_arrays(np.asarray(new, float), np.asarray(keys, float))
+    total = np.zeros(new.shape)
+    for first in range(0, int(new.max()), block):
+        last_key = np.minimum(keys - new + first + block, keys)  # of the block's last token, and one
+        first_key = np.maximum(keys - new + first + 1 - window, 0) if window else np.zeros(new.shape)
+        blocks = np.ceil(last_key / block) - np.floor(first_key / block)
+        total = total + np.where(first < new, blocks * block * block, 0.0)
+    return total
 
 
 class LinearLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,6 +143,8 @@ class LinearLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         low = sum(table[right - 1, i] * term for i, term in enumerate(terms))
         high = sum(table[right, i] * term for i, term in enumerate(terms))
         value = low + weight * (high - low)
+        if self.near_bytes:  # beyond the grid each row more costs what each of the last did
+            value = np.where(m > grid[-1], high * m / grid[-1], value)
         return np.maximum(value, np.where(m > grid[-1], high, 0.0))
 
 

@@ -24,17 +24,44 @@ def flex_attention(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, window: int =
     """
     new, keys = q_BHTD.shape[2], k_BKSD.shape[2]
     mask = _block_mask(new, keys, window, q_BHTD.device.type)
-    try:
-        return _compiled()(q_BHTD, k_BKSD, v_BKSD, block_mask=mask, enable_gqa=q_BHTD.shape[1] != k_BKSD.shape[1])
-    except (RuntimeError, AssertionError) as error:  # torch's own errors of the compiler derive from RuntimeError
-        raise NotSupported(f"flex: torch cannot compile FlexAttention here: {str(error).splitlines()[0]}") from error
+    return _compiled()(q_BHTD, k_BKSD, v_BKSD, mask)
+
+
+class _Flex:
+    """torch's FlexAttention, compiled at the first call of each shape. Beyond so many shapes torch would fall back to running
+    it uncompiled, tens of times slower, without an error: here that is one."""
+
+    def __init__(self) -> None:
+        from torch.nn.attention import flex_attention as torch_flex
+
+        self._call = torch.compile(torch_flex.flex_attention, dynamic=False)
+        self._seen: set[object] = set()
+
+    def __call__(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask: Any) -> Tensor:
+        grouped = q_BHTD.shape[1] != k_BKSD.shape[1]
+        key = (q_BHTD.shape, k_BKSD.shape, q_BHTD.dtype, q_BHTD.stride(), k_BKSD.stride(), id(mask))
+        if key in self._seen:
+            return self._call(q_BHTD, k_BKSD, v_BKSD, block_mask=mask, enable_gqa=grouped)
+        from torch._dynamo import config
+
+        try:
+            with config.patch(recompile_limit=_SHAPES, fail_on_recompile_limit_hit=True):
+                out = self._call(q_BHTD, k_BKSD, v_BKSD, block_mask=mask, enable_gqa=grouped)
+        except (RuntimeError, AssertionError) as error:  # torch's own errors of the compiler derive from RuntimeError
+            raise NotSupported(
+                f"flex: torch cannot compile FlexAttention here: {str(error).splitlines()[0]}"
+            ) from error
+        self._seen.add(key)
+        return out
+
+
+_SHAPES = 64
+"""Shapes that one process may compile."""
 
 
 @cache
-def _compiled() -> Any:
-    from torch.nn.attention import flex_attention as torch_flex
-
-    return torch.compile(torch_flex.flex_attention, dynamic=False)
+def _compiled() -> _Flex:
+    return _Flex()
 
 
 @cache

@@ -6,7 +6,7 @@ import numpy as np
 
 from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import LinearLaw, Target
-from ridgepoint.hardware.law import decode_terms, prefill_terms
+from ridgepoint.hardware.law import block_pairs, decode_terms, prefill_terms
 from ridgepoint.prediction.compiled import fused_time
 from ridgepoint.prediction.contraction import contraction_time
 from ridgepoint.prediction.kv_cache import PASS_SIGMA, PASSES, passes_seconds
@@ -146,6 +146,8 @@ def _attention(op: Attention, target: Target, code_miss: Array, threads: int) ->
             for c, t in zip(law.decode, decode_terms(tasks, g.keys(op.window), width, op.kv_elements(g)), strict=True)
         )
         pairs = op.pairs(g) * op.heads
+        if wanted == "flex":
+            pairs = g.count * block_pairs(g.new, g.context, op.window) * op.heads
         prefill = sum(c * t for c, t in zip(law.prefill, prefill_terms(tasks, g.new, pairs, width), strict=True))
         seconds = seconds + np.where(np.asarray(g.new) <= 1, decode, prefill)
     factor = 1.0 if op.sweep in ("forward", "recompute") else 2.5

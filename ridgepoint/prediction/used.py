@@ -39,7 +39,7 @@ def scaling_of(target: Target, subject: str, m: Array, threads: int) -> Array:
     for law in target.scaling:
         if law.subject == subject and law.threads == threads:
             return law.at(m)
-    known = ", ".join(map(str, sorted({law.threads for law in target.scaling} | {1})))
+    known = ", ".join(map(str, sorted({law.threads for law in target.scaling if law.subject == subject} | {1})))
     why = (
         f"; {said}; `ridge calibrate` on an idle machine measures them"
         if (said := target.checks.get("threads"))

@@ -11,7 +11,7 @@ from ridgepoint.report.words import factor
 
 __all__ = ["sufficient_parts"]
 
-_MOST_BATCHES = 4
+_MOST_BATCHES, _WIDEST_SIDE = 3, 14
 
 
 def sufficient_parts(found: Mapping[str, Any], reference: str) -> list[RenderableType]:
@@ -21,6 +21,7 @@ def sufficient_parts(found: Mapping[str, Any], reference: str) -> list[Renderabl
     batches = list(found["sides"][0]["speed"])
     shown = batches if len(batches) <= _MOST_BATCHES else [batches[0], batches[len(batches) // 2], batches[-1]]
     table = grid(("<side", "loss", "95 %", "suffices", "weights", *(f"x at {b}" for b in shown)))
+    table.columns[0].min_width = min(_WIDEST_SIDE, max(len(row["side"]) for row in found["sides"]))
     for row in found["sides"]:
         ends = f"{row['low']:+.4f}…{row['high']:+.4f}" if row["side"] != reference else ""
         speeds = [_speed(row["speed"][b]) for b in shown]

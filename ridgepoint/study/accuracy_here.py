@@ -13,7 +13,7 @@ from ridgepoint.study.question import Question
 from ridgepoint.study.sufficient import sufficiency
 from ridgepoint.workload import forward, stored_of
 
-__all__ = ["accuracy_here", "check_here", "on_this_cpu"]
+__all__ = ["accuracy_here", "beside", "check_here", "on_this_cpu"]
 
 _OF_MACHINES = ("launch", "threads", "batch")
 """Axes that change no result."""
@@ -59,8 +59,14 @@ def accuracy_here(
     """`accuracy` and `sufficiency` of the bet, as in an answer, with predicted speeds; stored with the bet."""
     moved, emulated = on_this_cpu(question)
     found = accuracy_of(moved, text, store, provenance, record.id, session)
-    note = f"measured on this CPU, on the same weights{_said(emulated)}; speed is that of {bet.target}, predicted"
-    accuracy = {**found, "note": note, "emulated": list(emulated)}
+    return beside(bet, {**found, "emulated": list(emulated)})
+
+
+def beside(bet: Bet, accuracy: dict[str, Any]) -> dict[str, Any]:
+    """The loss that was measured of the bet's sides, and what suffices at the speeds predicted for its target."""
+    said = _said(tuple(accuracy["emulated"]))
+    note = f"measured on this CPU, on the same weights{said}; speed is that of {bet.target}, predicted"
+    accuracy = {**accuracy, "note": note}
     return {"accuracy": accuracy, "sufficiency": sufficiency(bet, (), accuracy)}
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from ridgepoint.choice import Side
 from ridgepoint.choice.sparse import Sparse
-from ridgepoint.errors import NotSupported
 from ridgepoint.study.cell import Cell, cell
 from ridgepoint.study.document import Bet, BreakEven, Point
 from ridgepoint.study.question import Question
@@ -50,13 +49,10 @@ def _with_density(side: Side, density: float) -> Side:
 
 def _crossing(gain: Callable[[float], float]) -> float:
     """Density at which `gain`, which falls as density grows, crosses 0; 0 where it never wins, 1 where it always does."""
-    try:
-        if gain(_LEAST) <= 0:
-            return 0.0
-        if gain(_MOST) >= 0:
-            return 1.0
-    except NotSupported:
+    if gain(_LEAST) <= 0:
         return 0.0
+    if gain(_MOST) >= 0:
+        return 1.0
     low, high = _LEAST, _MOST
     for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)

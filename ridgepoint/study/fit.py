@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ridgepoint.hardware import AttentionLaw, LinearLaw, PointwiseLaw, ResidencyLaw, ScalingLaw
-from ridgepoint.hardware.law import LONG_K, decode_terms, linear_terms, prefill_terms
+from ridgepoint.hardware.law import LONG_K, block_pairs, decode_terms, linear_terms, prefill_terms
 from ridgepoint.hardware.nonnegative import fit_nonnegative
 
 __all__ = [
@@ -196,11 +196,18 @@ def _decode_features(samples: Sequence[Sample]) -> Vector:
 def _prefill_features(samples: Sequence[Sample]) -> Vector:
     b, h, d, length = _columns(samples, "batch", "heads", "head_dim", "length")
     few = len(samples) < _FEW_SHAPES
-    pairs = [float(s.get("pairs", t * (n * (n + 1) / 2))) for s, t, n in zip(samples, b * h, length, strict=True)]
+    pairs = [t * _pairs(s, n) for s, t, n in zip(samples, b * h, length, strict=True)]
     matrix = np.stack(prefill_terms(b * h, length, np.array(pairs), d), axis=1)
     if few:  # a kernel that is compiled for each shape has few, which tell rates per element, not per row and pair
         matrix[:, (1, 3)] = 0.0
     return matrix
+
+
+def _pairs(sample: Sample, length: float) -> float:
+    """Pairs of one head that the kernel computes: of FlexAttention whole blocks."""
+    if sample["kernel"] == "flex":
+        return float(block_pairs(length, length, int(sample["window"])))
+    return length * (length + 1) / 2
 
 
 _FEW_SHAPES = 6

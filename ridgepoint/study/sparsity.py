@@ -12,7 +12,7 @@ _AXES = ("sparsity", "channels", "heads", "depth")
 
 
 def sparse_of(side: Side) -> Sparse | None:
-    """The choice that sets weights to zero, if the side has one."""
+    """The choice that sets weights to zero, if the side has one; the first of several, for different layers."""
     return next((c for c in side.choices if isinstance(c, Sparse)), None)
 
 
@@ -27,21 +27,28 @@ def sparsity_card(side: Side, workload: Workload, plan: Plan) -> dict[str, float
         return card
     linears = [op for op in plan.ops if isinstance(op, Linear) and not op.fixed and op.role != "head"]
     total = sum(_weights(op) for op in linears)
-    zeros = sum(choice.zeros * _weights(op) * _share_meant(choice, op, plan) for op in linears)
+    choices = [c for c in side.choices if isinstance(c, Sparse)]
+    zeros = sum(c.zeros * _weights(op) * _share_meant(c, op, plan) for op in linears for c in choices)
     skipped = sum((1.0 - format_named(op.weight).density) * _weights(op) for op in linears)
     return {**card, "asked": choice.zeros, "zeros": zeros / total, "skipped": skipped / total}
 
 
 def family_of(side: Side) -> str:
     """What sides that store only what is not zero share when they differ in their sparsity alone; "" for others."""
-    choice = sparse_of(side)
-    if choice is None or choice.rung != "csr":
+    choices = [c for c in side.choices if isinstance(c, Sparse)]
+    if len(choices) != 1 or choices[0].rung != "csr":
         return ""
-    return choice.spelled.replace(choice.sparsity, "s", 1)
+    words = []
+    for choice in side.choices:
+        if isinstance(choice, Sparse):
+            words.append(choice.spelled.replace(choice.sparsity, "s", 1))
+        elif choice.AXIS != "dtype" and choice.spelled != "threads:1":
+            words.append(choice.spelled)
+    return "+".join(words)
 
 
 def _weights(op: Linear) -> float:
-    return float(op.count * op.n * op.k)
+    return float(op.count * op.experts * op.n * op.k)
 
 
 def _share_meant(choice: Sparse, op: Linear, plan: Plan) -> float:

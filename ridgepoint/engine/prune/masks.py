@@ -41,7 +41,8 @@ def kept_two_of_four(score: Tensor) -> Tensor:
 
 @torch.no_grad()
 def prune(linear: nn.Module, sparsity: float, two_of_four: bool, inputs: Inputs | None) -> None:
-    """Set the weights that are not kept to zero, in place; the layer stays as large as it was."""
+    """Set the weights that are not kept to zero; the layer stays as large as it was, and has a tensor of its own: a head may
+    have shared the embedding's."""
     weight = linear.weight
     score = scores(weight.cpu(), inputs)
     if two_of_four:
@@ -50,4 +51,4 @@ def prune(linear: nn.Module, sparsity: float, two_of_four: bool, inputs: Inputs 
         kept = kept_of_rows(score, sparsity)
     else:
         kept = kept_of_whole(score, sparsity)
-    weight.mul_(kept.to(weight.device, weight.dtype))
+    linear.weight = nn.Parameter(weight * kept.to(weight.device, weight.dtype), requires_grad=False)

@@ -38,6 +38,11 @@ class Inputs:
         self.hessian = self.hessian / scale[:, None] / scale
         self.mean, self.most = self.mean / scale, self.most / scale
 
+    def keep(self, kept: Tensor) -> None:
+        """The same inputs after all but those have been removed."""
+        self.hessian = self.hessian[kept][:, kept]
+        self.mean, self.most = self.mean[kept], self.most[kept]
+
     def add(self, x_MK: Tensor) -> None:
         """Count more rows."""
         x = x_MK.float()

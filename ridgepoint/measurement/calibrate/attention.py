@@ -46,7 +46,7 @@ FLEX_PREFILL: tuple[tuple[int, int, int, int, int, int], ...] = (
 
 
 def flex_samples(act: str, seconds: float, cache_bytes: float) -> Iterator[dict[str, Any]]:
-    """A prefill sample per shape of FlexAttention, with the pairs that are seen; an `absent` one where it cannot be compiled."""
+    """A prefill sample per shape of FlexAttention; an `absent` one where it cannot be compiled."""
     import torch
 
     from ridgepoint.errors import NotSupported
@@ -64,11 +64,9 @@ def flex_samples(act: str, seconds: float, cache_bytes: float) -> Iterator[dict[
             except NotSupported as error:
                 yield {"probe": "absent", "of": f"attention flex {act}", "absent": str(error)}
                 return
-            seen = min(window or length, length)
-            pairs = b * heads * (seen * (seen + 1) / 2 + (length - seen) * seen)
             yield {
                 "probe": "attention", "kernel": "flex", "act": act, "phase": "prefill", "batch": b, "heads": heads,
-                "kv_heads": kv_heads, "head_dim": d, "length": length, "window": window, "pairs": pairs,
+                "kv_heads": kv_heads, "head_dim": d, "length": length, "window": window,
                 "seconds": timing.seconds, "spread": timing.spread, "n_samples": timing.samples,
             }  # fmt: skip
 

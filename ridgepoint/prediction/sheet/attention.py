@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ridgepoint.errors import NotSupported
 from ridgepoint.prediction.physics.attention_decode import DecodeParameters, decode_time
 from ridgepoint.prediction.physics.attention_mixed import mixed_time
 from ridgepoint.prediction.physics.attention_prefill import PrefillParameters, prefill_time
@@ -18,6 +19,9 @@ _UNIFIED = ("vllm",)
 
 def attention_time(sheet: Sheet, op: Attention) -> Timed:
     """One call over all groups of sequences: a prompt's kernel, the decode kernel, or both kinds of sequence in one call."""
+    if op.kernel not in ("", "flash"):
+        have = f"the kernels of {sheet.stack.framework} were: leave {op.kernel} out"
+        raise NotSupported(f"{op.kernel} attention was measured on no GPU; {have}")
     decodes = [op.causal and bool(np.all(np.asarray(g.new) == 1)) for g in op.groups]
     if len(op.groups) == 1:
         return _decode(sheet, op) if decodes[0] else _prompt(sheet, op)

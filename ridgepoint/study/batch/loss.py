@@ -1,5 +1,6 @@
 """What a second of training is worth by batch: short runs of the same length in time, on real text, over several seeds."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from ridgepoint.errors import BadInput
 from ridgepoint.measurement.curve import CURVE_DEFINITION
 from ridgepoint.measurement.request import CurveRequest, SideRequest
 from ridgepoint.measurement.session import Session
+from ridgepoint.measurement.text import text_tokens
 from ridgepoint.store import Provenance, Store, new_record
 from ridgepoint.study.batch.document import BatchPoint
 from ridgepoint.study.batch.question import BatchQuestion
@@ -44,8 +46,18 @@ def check_loss(question: BatchQuestion, model: str, asked: LossRate) -> None:
         )
     if not question.directory:
         raise BadInput(f"{model} has random weights, whose loss means nothing; --loss-seconds needs a checkpoint")
-    if not asked.path and heldout_text(model) is None:
+    path = Path(asked.path) if asked.path else heldout_text(model)
+    if path is None:
         raise BadInput(f"no text ships with {model}; --text FILE gives one to train on")
+    if not path.is_file():
+        raise BadInput(f"--text {path}: {'no file' if path.exists() else 'no such file'}; give a text file in UTF-8")
+    assert isinstance(question.setting.given, Decoder), "a training step is of a language model"
+    tokens = len(text_tokens(path, Path(question.directory), question.setting.given.vocab_size))
+    (group,) = question.setting.plan.step.groups
+    if min(int(0.8 * tokens), tokens - int(0.8 * tokens)) <= group.new:
+        raise BadInput(
+            f"--text {path}: {tokens} tokens are too few to train on and to keep a fifth apart; give a longer text"
+        )
 
 
 def losses_by_batch(
@@ -58,12 +70,21 @@ def losses_by_batch(
     path = Path(asked.path) if asked.path else heldout_text(question.setting.model)
     assert path is not None, "checked before anything ran"
     (group,) = plan.step.groups
-    rows = []
+    rows, digest = [], hashlib.sha256(path.read_bytes()).hexdigest()
     for point in sorted(points, key=lambda p: p.batch):
         if point.measured_s is None:
             continue
         steps = min(max(round(asked.seconds / point.measured_s), _FEWEST), _MOST)
-        what = {"text": path.name, "side": plan.side, "steps": steps, "batch": point.batch, "length": int(group.new)}
+        what = {
+            "text": path.name,
+            "sha256": digest,
+            "seeds": list(_SEEDS),
+            "definition": CURVE_DEFINITION,
+            "side": plan.side,
+            "steps": steps,
+            "batch": point.batch,
+            "length": int(group.new),
+        }
         kept = [r for r in store.records(kind="curve", study=bet) if {k: r.body.get(k) for k in what} == what]
         if kept:
             runs = kept[-1].body["runs"]

@@ -3,7 +3,7 @@
 from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import Target
 from ridgepoint.prediction.roofline import compute_dtype
-from ridgepoint.workload import Linear, Plan
+from ridgepoint.workload import Attention, Linear, Op, Plan
 
 __all__ = ["DEFINITION", "model_flops", "peak_flops_per_s"]
 
@@ -15,8 +15,14 @@ DEFINITION = (
 
 
 def model_flops(plan: Plan) -> float:
-    """FLOPs of one step on one device; what checkpointing computes a second time is left out."""
-    return float(sum(op.count * op.flops for op in plan.ops if op.sweep != "recompute"))
+    """FLOPs of one step on one device; what checkpointing and attention's gradient compute a second time is left
+    out."""
+    return float(sum(op.count * op.flops * _needed(op) for op in plan.ops if op.sweep != "recompute"))
+
+
+def _needed(op: Op) -> float:
+    """Share of an operator's FLOPs that the model needs: FlashAttention's gradient redoes the scores, one product of five."""
+    return 0.8 if isinstance(op, Attention) and op.sweep == "grad_input" else 1.0
 
 
 def peak_flops_per_s(plan: Plan, target: Target) -> float | None:
