@@ -337,7 +337,8 @@ def test_with_a_text_the_channel_that_is_given_most_stays():
     inputs.add(x)
     with torch.no_grad():
         marked = layer.down_proj.weight[:, 5].clone()
-        keep_channels(layer, 1, {"down_proj": inputs})
+        keep_channels(layer, 1, {"down_proj": inputs}, by_inputs=True)
+        assert inputs.hessian.shape == (1, 1) and float(inputs.most[0]) == 1e4
         assert torch.equal(layer.down_proj.weight[:, 0], marked)
 
 
