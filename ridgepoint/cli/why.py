@@ -70,15 +70,7 @@ def why(
     batches = options.integers("--batch", batch)
     elsewhere = Elsewhere(stack, tp, pp, ep, attention_dp)
     if on_paper(on) or elsewhere != Elsewhere():
-        if assert_ or report or tasks:
-            raise BadInput(
-                "machines that are not at hand are predicted, not measured: leave --assert, --report and --tasks out"
-            )
-        if calib is not None or curve or (predict_only and (text is not None or tol)):
-            raise BadInput(
-                "of machines that are not at hand no training is run and no codes are chosen: leave --calib and --curve out, "
-                "and --text and --tol where --predict-only is said"
-            )
+        _check_elsewhere(bool(assert_ or report or tasks), bool(calib or curve), predict_only and bool(text or tol))
         loss = _text(text, protocol, windows, seed, options.tolerance(tol)) if text is not None or tol else None
         return why_on_paper(
             model, bet, options.names("--on", on), batches, phase, isl, common, elsewhere, as_json, loss
@@ -89,6 +81,19 @@ def why(
         options.names("--tasks", tasks) if tasks else (), items, allow_task_code,
     )  # fmt: skip
     return _measured(model, bet, batches, phase, isl, common, asked, settings, assertion)
+
+
+def _check_elsewhere(measures: bool, trains: bool, both: bool) -> None:
+    """Refuse options that mean nothing for machines that are not at hand."""
+    if measures:
+        raise BadInput(
+            "machines that are not at hand are predicted, not measured: leave --assert, --report and --tasks out"
+        )
+    if trains or both:
+        raise BadInput(
+            "of machines that are not at hand no training is run and no codes are chosen: leave --calib and --curve out, "
+            "and --text and --tol where --predict-only is said"
+        )
 
 
 def _text(path: Path | None, protocol: str, windows: int, seed: int, tolerance: float | None) -> "Text":
