@@ -17,7 +17,7 @@ from ridgepoint.measurement.calibrate.compiled import CHAIN_GRID
 from ridgepoint.prediction import predict, step_time
 from ridgepoint.prediction.compiled import compilation_seconds, fused_time
 from ridgepoint.report.compile_words import compile_lines, predicted_compile_lines
-from ridgepoint.study.betting import _ceiling
+from ridgepoint.study.cell import _ceiling
 from ridgepoint.study.document import Point
 from ridgepoint.study.fit_compiled import chain_fused, with_compiled
 from ridgepoint.workload import Fused, Linear, LinearLayer, Plan, Pointwise, decode, load_model, train
