@@ -1,7 +1,7 @@
 """Where targets live: the user's data folder first, then the package; a path is taken as it is."""
 
 import os
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -44,7 +44,8 @@ def load_target(name: str, device: str = "cpu") -> Target:
     for candidate in _paths():
         if name in (_stem(candidate), candidate.name.removesuffix(".toml")):
             return _read(candidate)
-    for target in (*map(_read, _own_paths()), *_packaged()):
+    for candidate in _paths():
+        target = _read(candidate)
         if name in target.aliases or name == target.name:
             return target
     raise UnknownName(
@@ -78,23 +79,9 @@ def _file(name: str) -> Path | None:
 
 
 def _paths() -> list[Path]:
-    return [*_own_paths(), *_packaged_paths()]
-
-
-def _own_paths() -> list[Path]:
-    return sorted((data_folder() / "targets").glob("*.toml"))
-
-
-@cache
-def _packaged_paths() -> tuple[Path, ...]:
+    own = sorted((data_folder() / "targets").glob("*.toml"))
     packaged = Path(str(files("ridgepoint.hardware") / "data"))
-    return tuple(path for kind in _KINDS for path in sorted((packaged / kind).glob("*.toml")))
-
-
-@cache
-def _packaged() -> tuple[Target, ...]:
-    """All targets of the package, read once: whoever asks for an alias, or for a name that nothing has, reads them all."""
-    return tuple(map(_read, _packaged_paths()))
+    return [*own, *(path for kind in _KINDS for path in sorted((packaged / kind).glob("*.toml")))]
 
 
 _KINDS = ("gpu", "cpu", "accelerator")
@@ -114,10 +101,19 @@ def _calibrated(name: str, device: str) -> Target:
 
 def _read(path: Path) -> Target:
     try:
-        size = path.stat().st_size
-        text = path.read_bytes() if size <= _MAX_BYTES else b""
+        stat = path.stat()
     except OSError as error:
         raise BadInput(f"target {path}: cannot be read: {error.strerror}") from None
+    return _read_once(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=256)
+def _read_once(path: Path, changed_ns: int, size: int) -> Target:
+    """The target in the file as it was last changed: who asks for an alias, or a name that nothing has, reads them all."""
     if size > _MAX_BYTES:
         raise BadInput(f"target {path}: {size} bytes are too many; at most {_MAX_BYTES}")
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"target {path}: cannot be read: {error.strerror}") from None
     return decode_target(str(path), text)
