@@ -239,6 +239,32 @@ def test_a_law_of_sparse_rows_finds_its_own_terms_again(m, density):
     assert _filled_up(torch.zeros(m, 3)).shape[1] == int(filled_rows(m))
 
 
+def test_times_are_scaled_to_the_speed_that_the_base_was_calibrated_at():
+    """A machine that is half as fast now takes twice as long for both: the law is that of the base's speed."""
+    from ridgepoint.hardware.law import sparse_terms
+    from ridgepoint.study.fit_sparse import fit_sparse
+
+    dense = next(law for law in TARGET.linear if law.format == "fp32")
+    true, near = (2e-5, 1e-9, 0.0, 0.0, 5e-9, 0.0, 0.0), 2.0**18
+    shapes = [(n, k, d) for n, k in ((64, 96), (300, 640), (512, 256), (900, 1400), (96, 64)) for d in (0.05, 0.5)]
+
+    def samples(slow):
+        for m in (1, 8):
+            for n, k, d in shapes:
+                seconds = float(sum(c * t for c, t in zip(true, sparse_terms(m, n, k, d, near), strict=True)))
+                yield {"probe": "sparse", "kernel": "x", "rung": "packed", "act": "fp32", "m": m, "n": n, "k": k,
+                       "stored": d * n * k, "hot": False, "seconds": slow * seconds, "near_bytes": near}  # fmt: skip
+            for n, k, _ in shapes:
+                now = slow * float(dense.seconds(m, n, k, 1.0))
+                yield {"probe": "sparse reference", "m": m, "n": n, "k": k, "hot": False, "seconds": now}
+
+    laws = [fit_sparse(list(samples(slow)), "test", (dense,))[0] for slow in (1.0, 2.0)]
+    now, then = (float(law.seconds(4, 500, 700, 1.0, density=0.2)) for law in laws)
+    assert now == pytest.approx(then, rel=1e-6)
+    (alone,) = fit_sparse(list(samples(2.0)), "test")
+    assert float(alone.seconds(4, 500, 700, 1.0, density=0.2)) == pytest.approx(2 * now, rel=1e-6)
+
+
 def test_a_gpu_kernel_says_what_it_needs():
     from ridgepoint.kernels.linear import find
 

@@ -44,6 +44,7 @@ def build_target(
     samples, repeats = merge_rounds(samples)
     gpu = is_gpu(samples)
     samples = usable(samples) if gpu else samples
+    dense = fit_linear(samples, source)
     target = Target(
         schema=SCHEMA,
         name=name,
@@ -55,7 +56,7 @@ def build_target(
         memory_bytes=machine.get("memory_total_bytes"),
         peaks=_peaks(samples, source),
         levels=_levels(samples, machine.get("caches_bytes") or {}, source),
-        linear=with_displacement((*fit_linear(samples, source), *fit_sparse(samples, source)), samples),
+        linear=with_displacement((*dense, *fit_sparse(samples, source, dense)), samples),
         attention=fit_attention(samples, source),
         pointwise=fit_pointwise(samples, source),
         scaling=fit_scaling(samples, source),

@@ -65,7 +65,7 @@ _MEASURED = frozenset(
      "copy_bytes_per_s", "resolution_s", "call_s")
 )  # fmt: skip
 _SHARED = ("residency", "code_residency")
-_GATHERED = ("sparse",)
+_GATHERED = ("sparse", "sparse reference")
 """Probes whose kernels gather from the core's own caches, which a neighbour on the same core shares at any time: the middle
 round counts, as the luckiest is twice as fast as what a network meets."""
 _SEVERAL = ("peak", "cold_code", "near_code")

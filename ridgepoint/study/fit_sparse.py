@@ -16,13 +16,33 @@ __all__ = ["fit_sparse"]
 Sample = Mapping[str, Any]
 
 
-def fit_sparse(samples: Iterable[Sample], source: str) -> tuple[LinearLaw, ...]:
-    """A law per (kernel, activations): at each m one non-negative fit for cold weights and one for hot, as of dense layers."""
+def fit_sparse(samples: Iterable[Sample], source: str, dense: Sequence[LinearLaw] = ()) -> tuple[LinearLaw, ...]:
+    """A law per (kernel, activations): at each m one non-negative fit for cold weights and one for hot, as of dense layers.
+
+    `dense`: the laws of the base calibration. The stage measures its fp32 kernel once more, and its own times are scaled by how
+    much that differs at as many rows: a ratio to the base's laws is what they are for, and machines drift in between.
+    """
     groups: dict[tuple[str, ...], list[Sample]] = defaultdict(list)
+    samples = list(samples)
+    drift = _drift(samples, dense)
     for s in samples:
+        if drift and s["probe"] == "sparse" and "absent" not in s:
+            factor = float(np.interp(np.log(s["m"]), np.log(list(drift)), list(drift.values())))
+            s = {**s, "seconds": s["seconds"] * factor}
         if s["probe"] == "sparse" and "absent" not in s:
             groups[s["kernel"], s["rung"], s["act"]].append(s)
     return tuple(_law(key, group, source) for key, group in groups.items())
+
+
+def _drift(samples: Sequence[Sample], dense: Sequence[LinearLaw]) -> dict[float, float]:
+    """Rows -> time by the base's law over the time now, the middle of all shapes; {} without a reference."""
+    law = next((x for x in dense if (x.format, x.act, x.rung) == ("fp32", "fp32", "dense")), None)
+    found: dict[float, list[float]] = defaultdict(list)
+    for s in samples:
+        if law is not None and s["probe"] == "sparse reference" and "absent" not in s:
+            then = float(law.seconds(s["m"], s["n"], s["k"], 0.0 if s["hot"] else 1.0))
+            found[float(s["m"])].append(then / s["seconds"])
+    return {m: float(np.median(ratios)) for m, ratios in sorted(found.items())}
 
 
 def _law(key: tuple[str, ...], samples: Sequence[Sample], source: str) -> LinearLaw:

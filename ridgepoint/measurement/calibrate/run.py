@@ -190,8 +190,9 @@ def _kv(s: Settings) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
 
 def _sparse(s: Settings, number: int, nets: Nets) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
     """Products of sparse rows, alone and in networks."""
-    from ridgepoint.measurement.calibrate.sparse import sparse_samples
+    from ridgepoint.measurement.calibrate.sparse import reference_samples, sparse_samples
 
+    yield "dense rows beside them", reference_samples(s.linear_s, s.cache_bytes)
     yield "sparse rows", sparse_samples(s.linear_s, s.cache_bytes, s.near_bytes)
     for spec in SPARSE_SIDES:
         yield f"network {spec}", _network(spec, nets, s.composed_s, number)

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ridgepoint.errors import NotSupported
-from ridgepoint.measurement.calibrate.linear import neighbours
+from ridgepoint.measurement.calibrate.grid import LinearProbe
+from ridgepoint.measurement.calibrate.linear import LinearBench, neighbours
 from ridgepoint.measurement.calibrate.pool import Pool, Timing, fill, filler, weight_stream
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["DENSITIES", "SPARSE_M", "SPARSE_SHAPES", "sparse_samples"]
+__all__ = ["DENSITIES", "REFERENCE_M", "SPARSE_M", "SPARSE_SHAPES", "reference_samples", "sparse_samples"]
 
 SPARSE_SHAPES: tuple[tuple[int, int], ...] = (
     (1472, 384), (640, 1664), (832, 896), (1408, 1408), (896, 2432), (2432, 896), (448, 5376), (5376, 1152),
@@ -47,6 +48,16 @@ def sparse_samples(seconds: float, cache_bytes: float, near_bytes: float) -> Ite
             for is_hot, pool, between in _pools(m, cold, hot, bases, stream):
                 for key, timing in _time(pool, m, seconds, 2 if m < _FEW_M else 1, between).items():
                     yield {**_sample(kernel, m, key, is_hot, timing), "near_bytes": near_bytes}
+
+
+def reference_samples(seconds: float, cache_bytes: float) -> Iterator[dict[str, Any]]:
+    """The dense fp32 kernel of the base calibration once more: by how much the machine is faster or slower now than then."""
+    probe = LinearProbe("fp32", "dense", "fp32", REFERENCE_M)
+    for sample in LinearBench(probe, cache_bytes).samples(seconds):
+        yield {**sample, "probe": "sparse reference"}
+
+
+REFERENCE_M = (1, 8, 64)
 
 
 def _bases(kernel: Any) -> list[Member]:
