@@ -6,14 +6,9 @@ from ridgepoint.choice import Side
 from ridgepoint.choice.sparse import Sparse
 from ridgepoint.workload import Decoder, Linear, Plan, Workload, format_named
 
-__all__ = ["family_of", "sparse_of", "sparsity_card"]
+__all__ = ["family_of", "sparsity_card"]
 
 _AXES = ("sparsity", "channels", "heads", "depth")
-
-
-def sparse_of(side: Side) -> Sparse | None:
-    """The choice that sets weights to zero, if the side has one; the first of several, for different layers."""
-    return next((c for c in side.choices if isinstance(c, Sparse)), None)
 
 
 def sparsity_card(side: Side, workload: Workload, plan: Plan) -> dict[str, float]:
@@ -22,20 +17,19 @@ def sparsity_card(side: Side, workload: Workload, plan: Plan) -> dict[str, float
     if not any(c.AXIS in _AXES and c.spelled != "dense" for c in side.choices):
         return {}
     card = {"removed": 1.0 - plan.workload.parameters / workload.parameters}
-    choice = sparse_of(side)
-    if choice is None:
+    choices = _sparse(side)
+    if not choices:
         return card
     linears = [op for op in plan.ops if isinstance(op, Linear) and not op.fixed and op.role != "head"]
     total = sum(_weights(op) for op in linears)
-    choices = [c for c in side.choices if isinstance(c, Sparse)]
     zeros = sum(c.zeros * _weights(op) * _share_meant(c, op, plan) for op in linears for c in choices)
     skipped = sum((1.0 - format_named(op.weight).density) * _weights(op) for op in linears)
-    return {**card, "asked": choice.zeros, "zeros": zeros / total, "skipped": skipped / total}
+    return {**card, "asked": choices[0].zeros, "zeros": zeros / total, "skipped": skipped / total}
 
 
 def family_of(side: Side) -> str:
     """What sides that store only what is not zero share when they differ in their sparsity alone; "" for others."""
-    choices = [c for c in side.choices if isinstance(c, Sparse)]
+    choices = _sparse(side)
     if len(choices) != 1 or choices[0].rung != "csr":
         return ""
     words = []
@@ -45,6 +39,11 @@ def family_of(side: Side) -> str:
         elif choice.AXIS != "dtype" and choice.spelled != "threads:1":
             words.append(choice.spelled)
     return "+".join(words)
+
+
+def _sparse(side: Side) -> list[Sparse]:
+    """The choices that set weights to zero, each for layers of its own."""
+    return [c for c in side.choices if isinstance(c, Sparse)]
 
 
 def _weights(op: Linear) -> float:

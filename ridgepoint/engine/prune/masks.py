@@ -14,7 +14,7 @@ __all__ = ["kept_of_rows", "kept_of_whole", "kept_two_of_four", "prune", "scores
 def scores(weight: Tensor, inputs: Inputs | None) -> Tensor:
     """|w|, or with the layer's inputs |w| times the norm of its input over all tokens (Wanda, arXiv 2306.11695, eq. 1)."""
     size = weight.detach().float().abs()
-    return size if inputs is None else size * inputs.hessian.diagonal().clamp(min=0.0).sqrt()
+    return size if inputs is None else size * inputs.norms
 
 
 def kept_of_whole(score: Tensor, sparsity: float) -> Tensor:

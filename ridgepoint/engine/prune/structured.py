@@ -29,7 +29,7 @@ def keep_channels(layer: DecoderLayer, count: int, inputs: Mapping[str, Inputs],
     into = layer.gate_up_proj if layer.mlp.fused else layer.up_proj
     score = layer.down_proj.weight.float().norm(dim=0)
     asked = by_inputs and "down_proj" in inputs
-    score = score * (_given(inputs["down_proj"]) if asked else into.weight[-wide:].float().norm(dim=1))
+    score = score * (inputs["down_proj"].norms if asked else into.weight[-wide:].float().norm(dim=1))
     kept = _highest(score, count)
     if layer.mlp.fused:
         _keep_rows(layer, "gate_up_proj", torch.cat([kept, wide + kept]))
@@ -49,7 +49,7 @@ def keep_heads(layer: DecoderLayer, count: int, inputs: Mapping[str, Inputs], by
     queries = layer.heads // groups
     columns = layer.o_proj.weight.float().norm(dim=0)
     if by_inputs and "o_proj" in inputs:
-        score = (columns * _given(inputs["o_proj"])).view(groups, -1).norm(dim=1)
+        score = (columns * inputs["o_proj"].norms).view(groups, -1).norm(dim=1)
     else:
         values = (layer.qkv_proj if layer.fused else layer.v_proj).weight[-groups * size :].float()
         score = columns.view(groups, -1).norm(dim=1) * values.view(groups, -1).norm(dim=1)
@@ -63,10 +63,6 @@ def keep_heads(layer: DecoderLayer, count: int, inputs: Mapping[str, Inputs], by
             _keep_rows(layer, name, rows)
     _keep_columns(layer, "o_proj", of_queries, inputs)
     layer.heads, layer.kv_heads = count * queries, count
-
-
-def _given(inputs: Inputs) -> Tensor:
-    return inputs.hessian.diagonal().clamp(min=0.0).sqrt()
 
 
 def _highest(score: Tensor, count: int) -> Tensor:

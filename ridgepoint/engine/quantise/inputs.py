@@ -33,6 +33,11 @@ class Inputs:
         """Before the first token."""
         return Inputs(torch.zeros(k, k), torch.zeros(k), torch.zeros(k))
 
+    @property
+    def norms(self) -> Tensor:
+        """[k], the root of the sum of x² over all tokens."""
+        return self.hessian.diagonal().clamp(min=0.0).sqrt()
+
     def divide(self, scale: Tensor) -> None:
         """The same inputs after a factor[k] has been taken out of them."""
         self.hessian = self.hessian / scale[:, None] / scale
