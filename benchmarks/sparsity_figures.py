@@ -27,6 +27,8 @@ def sparsity_figures(records: Path) -> dict[str, str]:
                 f"sparsity.{kind}.mape": _percent(score["mape"]),
                 f"sparsity.{kind}.sign": f"{score['signs_right']} of {score['effects']}",
             }
+    if record := read_record(records, "gathers.json"):
+        found["gathers.table"] = f"\n{_gathers(record['points'])}\n"
     if record := read_record(records, "pruned.json"):
         found["pruned.windows"] = str(record["windows"])
         found["pruned.table"] = f"\n{_losses(record)}\n"
@@ -65,6 +67,18 @@ def _break_even(record: dict[str, Any]) -> str:
             f"| {name} | {b['batch']} | {b['predicted']:.2f} ({b['low']:.2f} to {b['high']:.2f}) | {seen} | "
             f"{low:.2f} and {high:.2f} |"
         )
+    return "\n".join(lines)
+
+
+def _gathers(points: list[dict[str, Any]]) -> str:
+    rows = [m for m in sorted({p["m"] for p in points}) if m > 1]
+    shapes = sorted({(p["n"], p["k"]) for p in points}, key=lambda shape: shape[1])
+    cells = {(p["m"], p["n"], p["k"], p["density"]): f"{p['ns']:.1f}" for p in points}
+    names = [f"{n}x{k}, {m} rows" for m in rows for n, k in shapes]
+    lines = [f"| density | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for density in sorted({p["density"] for p in points}):
+        values = [cells[m, n, k, density] for m in rows for n, k in shapes]
+        lines.append(f"| {density:g} | {' | '.join(values)} |")
     return "\n".join(lines)
 
 

@@ -196,9 +196,36 @@ def test_a_second_round_stops_at_its_limit_and_a_first_one_never(monkeypatch):
         yield "threads", 0, iter([{"probe": "threads"}])
 
     monkeypatch.setattr(run, "_probes", probes)
-    found = [(title, [s["probe"] for s in samples]) for title, samples in run.probes(run.Settings({}, 1, limit_s=-1.0))]
+    settings = run.Settings({}, 1, limit_s=-1.0, later_share=-2.0)
+    found = [(title, [s["probe"] for s in samples]) for title, samples in run.probes(settings)]
     left_out = [("a 1", ["left out"]), ("b 1", ["left out"])]
     assert found == [("a 0", ["a"]), ("b 0", ["b"]), *left_out, ("threads", ["threads"])]
+
+
+def test_probes_that_are_slow_on_this_machine_leave_later_rounds_to_the_others(monkeypatch):
+    """The first round took 106 s: the others have 0.4 of it, and the probe that took 100 of them has no second round."""
+    now, cost = [0.0], {"a": 100.0, "b": 6.0, "c": 0.0}
+
+    def visit(title):
+        now[0] += cost[title]
+        yield {"probe": title}
+
+    def probes(settings, linear, nets):
+        for number in range(10):
+            for title in cost:
+                yield f"{title}, round {number + 1} of 10", number, visit(title)
+
+    def kept(**settings):
+        now[0] = 0.0
+        rounds = [
+            (title, list(samples)) for title, samples in run.probes(run.Settings({}, 1, limit_s=76.0, **settings))
+        ]
+        return [title[0] for title, samples in rounds if samples[0]["probe"] != "left out"]
+
+    monkeypatch.setattr(run, "_probes", probes)
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    assert kept() == ["a", "b", "c", *"bc" * 7, "b"], "148.4 s are over after eight more visits"
+    assert kept(stage="sparse") == ["a", "b", "c", "a"], "a stage has probes of its own, which are what it is for"
 
 
 @pytest.mark.slow
@@ -234,3 +261,32 @@ def test_thread_scaling_is_judged_by_the_load_of_the_whole_probe(other_cores, ab
     found = list(scaling.scaling_samples((), 2, 1e6, 0.001))
     assert {s["subject"] for s in found} == {"attention", "pointwise"}
     assert all(("absent" in s) == absent and s["speedup"] > 0 for s in found)
+
+
+def test_a_kernel_without_instructions_is_measured_at_few_rows(monkeypatch):
+    pytest.importorskip("torch")
+    from ridgepoint.measurement.calibrate import linear
+    from ridgepoint.measurement.calibrate.grid import LinearProbe
+
+    monkeypatch.setattr(linear, "LINEAR_SHAPES", ((320, 640), (640, 320)))
+    bench = linear.LinearBench(LinearProbe("fp32", "dense", "fp32", (1, 16, 64)), 1e5)
+    assert {s["m"] for s in bench.samples(1e-4)} == {1, 16, 64}
+    monkeypatch.setattr(linear, "_SLOW_S", 0.0)
+    for _ in range(2):
+        assert {s["m"] for s in bench.samples(1e-4)} == {1, 16}, "and stays so in later rounds"
+
+
+def test_a_step_that_would_take_too_long_is_left_out_of_a_network(monkeypatch):
+    pytest.importorskip("torch")
+    from ridgepoint.measurement.calibrate import composed
+
+    net = composed.ComposedNet(64, 128, 1, 2, 1, 256, (1, 4), 16, prefills=((1, 3), (2, 8)))
+    monkeypatch.setattr(composed, "COMPOSED", (net,))
+    bench = composed.ComposedBench("fp32")
+
+    def rows():
+        return [(s["batch"], s["new"]) for s in bench.samples(1e-4, 512)]
+
+    assert rows() == [(1, 1), (1, 3), (4, 1), (2, 8)]
+    monkeypatch.setattr(composed, "_TOO_LONG_S", 0.0)
+    assert rows() == [(1, 1)]

@@ -196,7 +196,7 @@ def test_calibration_of_sparse_rows_gives_a_law_that_grows_with_what_is_stored(m
 
     monkeypatch.setattr(sparse, "SPARSE_SHAPES", ((256, 256), (512, 1024), (1024, 512)))
     monkeypatch.setattr(sparse, "SPARSE_M", (1, 16))
-    samples = list(sparse.sparse_samples(1e-3, 1e5, 2.0**15))
+    samples = list(sparse.sparse_samples(1e-3, 1e5, 2.0**15, 2.0**12))
     assert {(s["m"], s["hot"]) for s in samples} == {(1, False), (1, True), (16, False), (16, True)}
     (law,) = fit_sparse(samples, "test")
     assert law.format == "csr" and law.kernel == LADDER[-1].name
@@ -211,7 +211,7 @@ def test_a_law_of_sparse_rows_finds_its_own_terms_again(m, density):
     from ridgepoint.kernels.csr import _filled_up
     from ridgepoint.study.fit_sparse import fit_sparse
 
-    near, true = 2.0**16, (2e-5, 1e-9, 3e-9, 0.0, 5e-9, 1e-10, 0.0)
+    near, first, true = 2.0**16, 2.0**14, (2e-5, 1e-9, 3e-9, 2e-9, 5e-9, 1e-10, 0.0)
     shapes = [
         (64, 96),
         (128, 640),
@@ -226,43 +226,70 @@ def test_a_law_of_sparse_rows_finds_its_own_terms_again(m, density):
     samples = []
     for n, k in shapes:
         for d in (0.05, 0.2, 0.5):
-            seconds = float(sum(c * t for c, t in zip(true, sparse_terms(m, n, k, d, near), strict=True)))
+            seconds = float(sum(c * t for c, t in zip(true, sparse_terms(m, n, k, d, near, first), strict=True)))
             samples += [
                 {"probe": "sparse", "kernel": "x", "rung": "packed", "act": "fp32", "m": rows, "n": n, "k": k,
-                 "stored": d * n * k, "hot": False, "seconds": seconds, "near_bytes": near}
+                 "stored": d * n * k, "hot": False, "seconds": seconds, "near_bytes": near,
+                 "first_bytes": first}
                 for rows in (int(filled_rows(m)), int(filled_rows(m)) + 8)
             ]  # fmt: skip
     (law,) = fit_sparse(samples, "test")
     assert float(law.seconds(m, 700, 900, 1.0, density=density)) == pytest.approx(
-        float(sum(c * t for c, t in zip(true, sparse_terms(m, 700, 900, density, near), strict=True))), rel=1e-3
+        float(sum(c * t for c, t in zip(true, sparse_terms(m, 700, 900, density, near, first), strict=True))), rel=1e-3
     )
     assert _filled_up(torch.zeros(m, 3)).shape[1] == int(filled_rows(m))
 
 
 def test_times_are_scaled_to_the_speed_that_the_base_was_calibrated_at():
-    """A machine that is half as fast now takes twice as long for both: the law is that of the base's speed."""
+    """A machine that is half as fast in one round takes twice as long for both in it: the law is that of the base's speed."""
     from ridgepoint.hardware.law import sparse_terms
-    from ridgepoint.study.fit_sparse import fit_sparse
+    from ridgepoint.study.fit import merge_rounds
+    from ridgepoint.study.fit_sparse import beside_dense, fit_sparse
 
     dense = next(law for law in TARGET.linear if law.format == "fp32")
     true, near = (2e-5, 1e-9, 0.0, 0.0, 5e-9, 0.0, 0.0), 2.0**18
     shapes = [(n, k, d) for n, k in ((64, 96), (300, 640), (512, 256), (900, 1400), (96, 64)) for d in (0.05, 0.5)]
 
-    def samples(slow):
-        for m in (1, 8):
+    def samples(slow, number):
+        for m, hot in ((1, False), (8, False), (1, True)):
+            pace = slow[hot]
             for n, k, d in shapes:
                 seconds = float(sum(c * t for c, t in zip(true, sparse_terms(m, n, k, d, near), strict=True)))
                 yield {"probe": "sparse", "kernel": "x", "rung": "packed", "act": "fp32", "m": m, "n": n, "k": k,
-                       "stored": d * n * k, "hot": False, "seconds": slow * seconds, "near_bytes": near}  # fmt: skip
+                       "stored": d * n * k, "hot": hot, "seconds": pace * seconds, "near_bytes": near,
+                       "round": number}  # fmt: skip
             for n, k, _ in shapes:
-                now = slow * float(dense.seconds(m, n, k, 1.0))
-                yield {"probe": "sparse reference", "m": m, "n": n, "k": k, "hot": False, "seconds": now}
+                now = pace * float(dense.seconds(m, n, k, float(not hot)))
+                yield {"probe": "sparse reference", "m": m, "n": n, "k": k, "hot": hot, "seconds": now, "round": number}
 
-    laws = [fit_sparse(list(samples(slow)), "test", (dense,))[0] for slow in (1.0, 2.0)]
-    now, then = (float(law.seconds(4, 500, 700, 1.0, density=0.2)) for law in laws)
-    assert now == pytest.approx(then, rel=1e-6)
-    (alone,) = fit_sparse(list(samples(2.0)), "test")
-    assert float(alone.seconds(4, 500, 700, 1.0, density=0.2)) == pytest.approx(2 * now, rel=1e-6)
+    def law_of(scaled, *paces):
+        raw = [s for number, pace in enumerate(paces) for s in samples(pace, number)]
+        return fit_sparse(merge_rounds(beside_dense(raw, (dense,)) if scaled else raw)[0], "test")[0]
+
+    def seconds(law, miss=1.0):
+        return float(law.seconds(4, 500, 700, miss, density=0.2))
+
+    same, slower = (1.0, 1.0), (3.0, 2.0)
+    then = law_of(True, same)
+    for drifting in (law_of(True, slower), law_of(True, slower, same, (0.5, 4.0))):
+        assert seconds(drifting) == pytest.approx(seconds(then), rel=1e-6)
+        assert seconds(drifting, 0.0) == pytest.approx(seconds(then, 0.0), rel=1e-6)
+    assert seconds(law_of(False, slower)) == pytest.approx(3 * seconds(then), rel=1e-6)
+    assert seconds(law_of(False, same, slower, (4.0, 4.0))) == pytest.approx(3 * seconds(then), rel=1e-6), (
+        "the middle round"
+    )
+
+
+@given(st.integers(1, 200), shares, st.floats(16, 1e4), st.floats(2.0**12, 2.0**17))
+def test_wrong_guesses_cost_only_what_is_beyond_the_first_cache_and_is_read_in_part(m, density, k, first):
+    from ridgepoint.hardware.law import filled_rows, guesses, lines_used, sparse_terms
+
+    used = float(lines_used(filled_rows(m), density))
+    assert density - 1e-9 <= used <= 1.0 and 0 <= float(guesses(used)) <= 1 + 1e-9
+    assert float(guesses(0.4)) == pytest.approx(1.0) and float(guesses(0.0)) == float(guesses(1.0)) == 0.0
+    cost = float(sparse_terms(m, 10, k, density, 2.0**20, first)[3])
+    assert (cost == 0.0) == (4 * k * filled_rows(m) <= first) and cost <= 10 * k * density * (1 + 1e-9)
+    assert float(np.max(sparse_terms(m, 10, k, density, 2.0**20)[3])) == 0.0
 
 
 def test_a_gpu_kernel_says_what_it_needs():

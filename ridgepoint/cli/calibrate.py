@@ -44,7 +44,7 @@ def calibrate(
     ] = None,
     refit: Annotated[str, typer.Option("--refit", help="Fit again from the samples of this stored calibration.")] = "",
 ) -> int:
-    """Measure this machine into <host>.calibrated.toml, in about 90 seconds on two cores."""
+    """Measure this machine into <host>.calibrated.toml, in 90 seconds to four minutes on two cores."""
     from rich.console import Console
 
     from ridgepoint.hardware import load_target

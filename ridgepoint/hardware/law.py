@@ -20,6 +20,7 @@ __all__ = [
     "block_pairs",
     "decode_terms",
     "filled_rows",
+    "guesses",
     "linear_terms",
     "prefill_terms",
     "sparse_terms",
@@ -44,14 +45,32 @@ def linear_terms(n: Array, k: Array) -> tuple[Array, ...]:
     return (ones, *(n * part for part in weights), n + 0 * k, k + 0 * n, np.maximum(n - WIDE_N, 0) * k)
 
 
-def sparse_terms(m: Array, n: Array, k: Array, density: Array, near_bytes: float) -> tuple[Array, ...]:
+def sparse_terms(
+    m: Array, n: Array, k: Array, density: Array, near_bytes: float, first_bytes: float = 0.0
+) -> tuple[Array, ...]:
     """1 (call); weights stored; of them those whose input is not in the near cache, where a block of inputs of all m rows
-    (fp32) is larger than it; 0; n (rows); k (inputs, transposed); 0. In the places of `linear_terms`."""
+    (fp32) is larger than it; those whose input is not in the first-level cache, by how much `guesses` are wrong; n (rows); k
+    (inputs, transposed); 0. In the places of `linear_terms`. `first_bytes` 0: unknown, the fourth is 0."""
     n, k, m = np.asarray(n, float), np.asarray(k, float), filled_rows(m)
-    stored = n * k * density
-    far = np.maximum(1.0 - near_bytes / (4.0 * k * m), 0.0)
-    ones = np.ones(np.broadcast(n, k, m).shape)
-    return (ones, stored * ones, stored * far, 0.0 * ones, n * ones, k * ones, 0.0 * ones)
+    stored, held = n * k * density, 4.0 * k * m
+    far = np.maximum(1.0 - near_bytes / held, 0.0)
+    beyond = np.maximum(1.0 - first_bytes / held, 0.0) * guesses(lines_used(m, density)) if first_bytes else 0.0
+    ones = np.ones(np.broadcast(n, k, m, density).shape)
+    return (ones, stored * ones, stored * far, stored * beyond, n * ones, k * ones, 0.0 * ones)
+
+
+def lines_used(m: Array, density: Array) -> Array:
+    """Share of the cache lines (64 bytes) of m rows of fp32 inputs, transposed, that a row of random sparse weights reads."""
+    columns = np.maximum(64.0 / (4.0 * np.asarray(m, float)), 1.0)
+    return 1.0 - (1.0 - np.asarray(density, float)) ** columns
+
+
+def guesses(used: Array) -> Array:
+    """How wrong a prefetcher guesses where a share `used` of the lines is read, in order: u²(1-u)³ over its greatest value, at
+    2/5. It takes two lines in a row to start it, and what it fetches in vain is what is skipped. A description of what was
+    measured (docs/sparsity.md), not of a known circuit: the exponents are rounded from the best of a sweep."""
+    used = np.asarray(used, float)
+    return used**2 * (1.0 - used) ** 3 / (0.4**2 * 0.6**3)
 
 
 def filled_rows(m: Array) -> Array:
@@ -116,6 +135,8 @@ class LinearLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Shapes that the kernel takes."""
     near_bytes: float = 0.0
     """Of sparse rows, whose terms are `sparse_terms`: the cache that is near enough to gather inputs from. 0: a dense layer."""
+    first_bytes: float = 0.0
+    """Of sparse rows: the first-level cache. 0: unknown."""
     displaced_m: tuple[float, ...] = (1.0,)
     displaced: tuple[float, ...] = (1.0,)
     """Bytes of a shared cache that a call displaces per byte of its weights, by rows: packing writes a second copy."""
@@ -129,7 +150,7 @@ class LinearLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         share of the weights that sparse rows store."""
         terms = linear_terms(n, k)
         if self.near_bytes:
-            m, terms = filled_rows(m), sparse_terms(m, n, k, density, self.near_bytes)
+            m, terms = filled_rows(m), sparse_terms(m, n, k, density, self.near_bytes, self.first_bytes)
         cold, hot = self._at(m, self.cold, terms), self._at(m, self.hot, terms)
         return self.composed * (hot + miss * np.maximum(cold - hot, 0.0) + code_miss * self.cold_code_s)
 

@@ -296,7 +296,7 @@ def _costs(target: Target) -> Iterator[tuple[str, float]]:
                 yield from ((f"{where}: {field}", x) for x in _floats(getattr(law, field)))
 
 
-_SIGNED = ("m", "displaced_m", "kept_call_s", "near_bytes")
+_SIGNED = ("m", "displaced_m", "kept_call_s", "near_bytes", "first_bytes")
 """Grids and sizes, which are checked by themselves, and the one cost that may be negative."""
 
 
@@ -326,8 +326,9 @@ def _check_linear(where: str, law: LinearLaw) -> None:
     wrong_rows = any(len(row) != LINEAR_TERMS for row in rows)
     if len(law.cold) != len(law.m) or len(law.hot) != len(law.m) or wrong_rows or len(law.m) < 2:
         raise BadInput(f"{where}: needs one row of {LINEAR_TERMS} terms for each of at least 2 values of m")
-    if not 0 <= law.near_bytes < 1e12:
-        raise BadInput(f"{where}: near_bytes is {law.near_bytes}; possible is the size of a cache, or 0")
+    for name in ("near_bytes", "first_bytes"):
+        if not 0 <= getattr(law, name) < 1e12:
+            raise BadInput(f"{where}: {name} is {getattr(law, name)}; possible is the size of a cache, or 0")
     _check_curve(where, law.m, law.cold)
     _check_curve(f"{where}: displaced", law.displaced_m, law.displaced)
 

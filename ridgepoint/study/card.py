@@ -25,7 +25,7 @@ from ridgepoint.study.fit import (
 from ridgepoint.study.fit_cache import fit_code_residency, with_displacement
 from ridgepoint.study.fit_compiled import with_compiled
 from ridgepoint.study.fit_modules import with_modules
-from ridgepoint.study.fit_sparse import fit_sparse
+from ridgepoint.study.fit_sparse import beside_dense, fit_sparse
 from ridgepoint.study.fit_training import with_training
 from ridgepoint.study.net import net_plan
 from ridgepoint.workload import Linear, arithmetic_dtype
@@ -41,10 +41,13 @@ def build_target(
 ) -> Target:
     """The calibrated target that the samples describe; `record` is the id under which they are stored."""
     source = "calibration"
-    samples, repeats = merge_rounds(samples)
+    raw = samples
+    samples, repeats = merge_rounds(raw)
     gpu = is_gpu(samples)
     samples = usable(samples) if gpu else samples
     dense = fit_linear(samples, source)
+    if any(s["probe"] == "sparse" for s in samples):
+        samples, repeats = merge_rounds(beside_dense(raw, dense))
     target = Target(
         schema=SCHEMA,
         name=name,
@@ -56,7 +59,7 @@ def build_target(
         memory_bytes=machine.get("memory_total_bytes"),
         peaks=_peaks(samples, source),
         levels=_levels(samples, machine.get("caches_bytes") or {}, source),
-        linear=with_displacement((*dense, *fit_sparse(samples, source, dense)), samples),
+        linear=with_displacement((*dense, *fit_sparse(samples, source)), samples),
         attention=fit_attention(samples, source),
         pointwise=fit_pointwise(samples, source),
         scaling=fit_scaling(samples, source),

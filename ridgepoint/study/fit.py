@@ -31,7 +31,9 @@ def merge_rounds(samples: Iterable[Sample]) -> tuple[list[Sample], list[float]]:
     """One sample per point, and the best of the later half of its rounds over the best of the earlier half.
 
     The fastest of its rounds, because noise only adds time; of a network each figure takes its own fastest round. The mean
-    for both residencies: other users of the cache come and go, and the bet is not made for the luckiest moment.
+    for both residencies: other users of the cache come and go, and the bet is not made for the luckiest moment. The middle one
+    of sparse rows: they gather from the core's own caches, which a neighbour on the same core shares at any time, and the
+    luckiest is twice as fast as what a network meets.
     """
     points: dict[str, list[Sample]] = defaultdict(list)
     for s in samples:
@@ -40,7 +42,7 @@ def merge_rounds(samples: Iterable[Sample]) -> tuple[list[Sample], list[float]]:
     for rounds in points.values():
         if rounds[0]["probe"] in _SHARED:
             merged.append({**rounds[0], "seconds": float(np.mean([s["seconds"] for s in rounds]))})
-        elif rounds[0]["probe"] in _GATHERED:
+        elif rounds[0]["probe"] == "sparse":
             merged.append({**rounds[0], "seconds": float(np.median([s["seconds"] for s in rounds]))})
         elif rounds[0]["probe"] not in _SEVERAL and "seconds" in rounds[0]:
             merged.append(_with_best_ops(min(rounds, key=lambda s: s["seconds"]), rounds))
@@ -65,9 +67,6 @@ _MEASURED = frozenset(
      "copy_bytes_per_s", "resolution_s", "call_s")
 )  # fmt: skip
 _SHARED = ("residency", "code_residency")
-_GATHERED = ("sparse", "sparse reference")
-"""Probes whose kernels gather from the core's own caches, which a neighbour on the same core shares at any time: the middle
-round counts, as the luckiest is twice as fast as what a network meets."""
 _SEVERAL = ("peak", "cold_code", "near_code")
 """Probes with several figures a sample: each takes its own better round."""
 _RATES = ("flops_per_s", "read_bytes_per_s", "copy_bytes_per_s")

@@ -11,37 +11,53 @@ from ridgepoint.hardware import LinearLaw
 from ridgepoint.hardware.law import sparse_terms
 from ridgepoint.study.fit import fit_terms, robust_sigma
 
-__all__ = ["fit_sparse"]
+__all__ = ["beside_dense", "fit_sparse"]
 
 Sample = Mapping[str, Any]
 
 
-def fit_sparse(samples: Iterable[Sample], source: str, dense: Sequence[LinearLaw] = ()) -> tuple[LinearLaw, ...]:
-    """A law per (kernel, activations): at each m one non-negative fit for cold weights and one for hot, as of dense layers.
-
-    `dense`: the laws of the base calibration. The stage measures its fp32 kernel once more, and its own times are scaled by how
-    much that differs at as many rows: a ratio to the base's laws is what they are for, and machines drift in between.
-    """
+def fit_sparse(samples: Iterable[Sample], source: str) -> tuple[LinearLaw, ...]:
+    """A law per (kernel, activations): at each m one non-negative fit for cold weights and one for hot, as of dense layers."""
     groups: dict[tuple[str, ...], list[Sample]] = defaultdict(list)
-    samples = list(samples)
-    drift = _drift(samples, dense)
     for s in samples:
-        if drift and s["probe"] == "sparse" and "absent" not in s:
-            factor = float(np.interp(np.log(s["m"]), np.log(list(drift)), list(drift.values())))
-            s = {**s, "seconds": s["seconds"] * factor}
         if s["probe"] == "sparse" and "absent" not in s:
             groups[s["kernel"], s["rung"], s["act"]].append(s)
     return tuple(_law(key, group, source) for key, group in groups.items())
 
 
-def _drift(samples: Sequence[Sample], dense: Sequence[LinearLaw]) -> dict[float, float]:
-    """Rows -> time by the base's law over the time now, the middle of all shapes; {} without a reference."""
+def beside_dense(samples: Sequence[Sample], dense: Sequence[LinearLaw]) -> list[Sample]:
+    """The samples, not yet merged, with those of sparse rows scaled to the speed at which the base was calibrated.
+
+    `dense`: the laws of the base calibration. Each round of the stage measures its fp32 kernel once more, and times of the same
+    round are multiplied by how much that differs at as many rows, from memory or from the cache: a ratio to the base's laws is
+    what they are for, and machines drift in between. Without such a law or such samples they stay as they are.
+    """
     law = next((x for x in dense if (x.format, x.act, x.rung) == ("fp32", "fp32", "dense")), None)
+    rounds: dict[tuple[int, bool], list[Sample]] = defaultdict(list)
+    for s in samples:
+        if s["probe"] == "sparse reference" and "absent" not in s:
+            rounds[_round(s)].append(s)
+    drifts = {key: _drift(law, reference) for key, reference in rounds.items()} if law is not None else {}
+    return [_scaled(s, drifts) if s["probe"] == "sparse" and "absent" not in s else s for s in samples]
+
+
+def _round(sample: Sample) -> tuple[int, bool]:
+    return sample.get("round", 0), sample["hot"]
+
+
+def _scaled(sample: Sample, drifts: Mapping[tuple[int, bool], Mapping[float, float]]) -> Sample:
+    if not (drift := drifts.get(_round(sample))):
+        return sample
+    factor = float(np.interp(np.log(sample["m"]), np.log(list(drift)), list(drift.values())))
+    return {**sample, "seconds": sample["seconds"] * factor}
+
+
+def _drift(law: LinearLaw, samples: Sequence[Sample]) -> dict[float, float]:
+    """Rows -> time by the base's law over the time now, the middle of all shapes."""
     found: dict[float, list[float]] = defaultdict(list)
     for s in samples:
-        if law is not None and s["probe"] == "sparse reference" and "absent" not in s:
-            then = float(law.seconds(s["m"], s["n"], s["k"], 0.0 if s["hot"] else 1.0))
-            found[float(s["m"])].append(then / s["seconds"])
+        then = float(law.seconds(s["m"], s["n"], s["k"], 0.0 if s["hot"] else 1.0))
+        found[float(s["m"])].append(then / s["seconds"])
     return {m: float(np.median(ratios)) for m, ratios in sorted(found.items())}
 
 
@@ -57,16 +73,18 @@ def _law(key: tuple[str, ...], samples: Sequence[Sample], source: str) -> Linear
             hot.append(rows)
             continue
         rows, left_out = fit_terms(near, _features)
-        far = rows[2] or cold[-1][2]  # small matrices tell nothing of inputs beyond the near cache
-        hot.append((*rows[:2], far, *rows[3:]))
+        beyond = (a or b for a, b in zip(rows[2:4], cold[-1][2:4], strict=True))  # small matrices tell little of these
+        hot.append((*rows[:2], *beyond, *rows[4:]))
         errors.extend(left_out)
     kernel, rung, act = key
     return LinearLaw(
         kernel=kernel, rung=rung, format="csr", act=act, threads=1, m=tuple(float(m) for m in grid), cold=tuple(cold),
         hot=tuple(hot), sigma=robust_sigma(errors), source=source, near_bytes=float(samples[0]["near_bytes"]),
+        first_bytes=float(samples[0].get("first_bytes", 0.0)),
     )  # fmt: skip
 
 
 def _features(samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
     m, n, k, stored = (np.array([float(s[name]) for s in samples]) for name in ("m", "n", "k", "stored"))
-    return np.stack(sparse_terms(m, n, k, stored / (n * k), float(samples[0]["near_bytes"])), axis=1)
+    caches = float(samples[0]["near_bytes"]), float(samples[0].get("first_bytes", 0.0))
+    return np.stack(sparse_terms(m, n, k, stored / (n * k), *caches), axis=1)

@@ -20,6 +20,8 @@ _HOT_BYTES = 8e6
 _COLD_FACTOR = 3.0
 """The cold pool holds this many times the last-level cache."""
 _FEW_M, _MOST_WIDE_M, _MOST_M = 16, 64, 128
+_SLOW_S = 2.0
+"""From `_FEW_M` rows on, a kernel that takes longer at so many is measured at no more: its arithmetic decides, row by row."""
 _WIDEST_SMALL = 4096
 _LEAST_DISPLACING = 700_000
 """Weights of a layer whose calls tell what its kernel displaces."""
@@ -36,6 +38,7 @@ class LinearBench:
         self._multiples = list(multiples(self.kernel, probe.group))
         small = probe.rung == "naive"
         self._cold = Pool() if small else fill(self._bases, _COLD_FACTOR * cache_bytes)
+        self._most_m = max(probe.m)
         self._hot = _hot_pool(probe_bases(probe, self.kernel, HOT_SHAPES) + self._bases)
 
     @property
@@ -52,10 +55,15 @@ class LinearBench:
 
         with torch.inference_mode():
             for m in self.probe.m:
+                if m > self._most_m:
+                    return
+                begin = time.thread_time()
                 for name, pool, stream in self._pools(m):
                     for (n, k), timing in _time(pool, m, self.probe.act, seconds, _least(m), stream).items():
                         sample = _sample(self.probe, self.kernel.name, m, n, k, name == "hot", timing)
                         yield {**sample, "multiples": self._multiples}
+                if m >= _FEW_M and time.thread_time() - begin > _SLOW_S:
+                    self._most_m = m
 
     def _pools(self, m: int) -> "Iterator[tuple[str, Pool, Callable[[], object] | None]]":
         """Cold weights are those of a pool beyond the cache; from `_FEW_M` on, where a pass over it takes too long, each

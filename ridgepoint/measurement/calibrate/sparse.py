@@ -17,7 +17,7 @@ SPARSE_SHAPES: tuple[tuple[int, int], ...] = (
     (1472, 384), (640, 1664), (832, 896), (1408, 1408), (896, 2432), (2432, 896), (448, 5376), (5376, 1152),
 )  # fmt: skip
 """(n, k); none is a catalogue model's."""
-DENSITIES = (0.04, 0.15, 0.4)
+DENSITIES = (0.04, 0.15, 0.25, 0.4, 0.6)
 """Shares of the weights that are not zero."""
 SPARSE_M = (1, 2, 4, 8, 16, 24, 32, 64, 128)
 _HOT_BYTES = 8e6
@@ -31,8 +31,10 @@ Member = tuple[tuple[int, ...], "nn.Module", float]
 """((n, k, weights stored), module, bytes)."""
 
 
-def sparse_samples(seconds: float, cache_bytes: float, near_bytes: float) -> Iterator[dict[str, Any]]:
-    """A `sparse` sample per (m, shape, density, hot or cold)."""
+def sparse_samples(
+    seconds: float, cache_bytes: float, near_bytes: float, first_bytes: float
+) -> Iterator[dict[str, Any]]:
+    """A `sparse` sample per (m, shape, density, hot or cold); sizes of the last-, second- and first-level cache."""
     import torch
 
     from ridgepoint.kernels.linear import find
@@ -47,7 +49,8 @@ def sparse_samples(seconds: float, cache_bytes: float, near_bytes: float) -> Ite
         for m in SPARSE_M:
             for is_hot, pool, between in _pools(m, cold, hot, bases, stream):
                 for key, timing in _time(pool, m, seconds, 2 if m < _FEW_M else 1, between).items():
-                    yield {**_sample(kernel, m, key, is_hot, timing), "near_bytes": near_bytes}
+                    sample = _sample(kernel, m, key, is_hot, timing)
+                    yield {**sample, "near_bytes": near_bytes, "first_bytes": first_bytes}
 
 
 def reference_samples(seconds: float, cache_bytes: float) -> Iterator[dict[str, Any]]:
@@ -57,7 +60,7 @@ def reference_samples(seconds: float, cache_bytes: float) -> Iterator[dict[str, 
         yield {**sample, "probe": "sparse reference"}
 
 
-REFERENCE_M = (1, 8, 64)
+REFERENCE_M = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 def _bases(kernel: Any) -> list[Member]:
