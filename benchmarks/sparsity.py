@@ -1,15 +1,17 @@
 """Sparsity on the clock: sparse rows by density with their break-even, zeros in dense tensors, and what is really removed.
 
-    python benchmarks/sparsity.py --out benchmarks/records [--seconds 2] [--cases small]
+    python benchmarks/sparsity.py --out benchmarks/records [--seconds 2] [--cases small] [--before FILE]
 
 Uses the machine's calibrated target (`ridge calibrate`, then `ridge calibrate --sparse`). Shapes are those of neither. Every
 bet is in the store; the folder gets sparsity.json: errors, signs of effects beyond 10 % and break-even densities by kind.
 """
 
 import argparse
+import json
 import math
 import sys
 import tempfile
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,15 +68,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument(
+        "--before", type=Path, help="an earlier record: by how much measured speed-ups differ is written too"
+    )
     parser.add_argument("--cases", choices=("all", "small"), default="all")
     options = parser.parse_args()
     answers = settle(CASES if options.cases == "all" else SMALL, options.seconds)
+    command = " ".join(sys.argv[1:]).replace(str(options.out), "DIR").replace(str(options.before), "FILE")
     found = {
-        "command": " ".join(sys.argv[1:]).replace(str(options.out), "DIR"), "target_date": answers[0][1].bet.target_date,
+        "command": command, "target_date": answers[0][1].bet.target_date,
         "score": {kind: score(p for k, a in answers if k == kind for p in a.points) for kind in ("rows", "zeros", "removed")},
         "break_even": [row for _, answer in answers for row in break_even(answer)],
         "points": [{"kind": kind, "model": a.bet.model, **row(p)} for kind, a in answers for p in a.points],
     }  # fmt: skip
+    if options.before:
+        found["moved"] = moved(json.loads(options.before.read_text())["points"], found["points"])
     keep(options.out, "sparsity.json", found)
     for kind, values in found["score"].items():
         sys.stdout.write(f"{kind}: {values}\n")
@@ -124,6 +132,20 @@ def break_even(answer: Answer) -> list[dict[str, Any]]:
         }
         for e in answer.bet.break_even if (m := seen.get((e.family, e.batch))) is not None
     ]  # fmt: skip
+
+
+def moved(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> dict[str, Any]:
+    """By kind: mean difference of what was measured twice for the same bet and batch. No prediction is better than that."""
+    known = {(p["model"], p["b"], p["batch"]): p["measured_speedup"] for p in before if p["measured_speedup"]}
+    pairs = defaultdict(list)
+    for p in now:
+        then = known.get((p["model"], p["b"], p["batch"]))
+        if then and p["measured_speedup"]:
+            pairs[p["kind"]].append(p["measured_speedup"] / then)
+    return {
+        kind: {"points": len(r), "mean": float(np.mean(np.abs(np.array(r) - 1))), "most": max(abs(x - 1) for x in r)}
+        for kind, r in pairs.items()
+    }
 
 
 _FIELDS = (

@@ -200,7 +200,7 @@ def test_calibration_of_sparse_rows_gives_a_law_that_grows_with_what_is_stored(m
     assert {(s["m"], s["hot"]) for s in samples} == {(1, False), (1, True), (16, False), (16, True)}
     (law,) = fit_sparse(samples, "test")
     assert law.format == "csr" and law.kernel == LADDER[-1].name
-    few, many = (float(law.seconds(16, 2560, 256, 1.0, density=d)) for d in (0.02, 0.9))
+    few, many = (float(law.seconds(16, 1024, 1024, 1.0, density=d)) for d in (0.02, 0.9))
     assert 0 < 1.5 * few < many
 
 
@@ -274,6 +274,8 @@ def test_times_are_scaled_to_the_speed_that_the_base_was_calibrated_at():
     for drifting in (law_of(True, slower), law_of(True, slower, same, (0.5, 4.0))):
         assert seconds(drifting) == pytest.approx(seconds(then), rel=1e-6)
         assert seconds(drifting, 0.0) == pytest.approx(seconds(then, 0.0), rel=1e-6)
+    assert law_of(True, slower, same, (0.5, 4.0)).sigma == pytest.approx(then.sigma), "scaled, rounds are not apart"
+    assert law_of(False, same, (1.2, 1.2), (1 / 1.2, 1.0)).sigma > 1.5 * then.sigma
     assert seconds(law_of(False, slower)) == pytest.approx(3 * seconds(then), rel=1e-6)
     assert seconds(law_of(False, same, slower, (4.0, 4.0))) == pytest.approx(3 * seconds(then), rel=1e-6), (
         "the middle round"

@@ -43,7 +43,7 @@ def merge_rounds(samples: Iterable[Sample]) -> tuple[list[Sample], list[float]]:
         if rounds[0]["probe"] in _SHARED:
             merged.append({**rounds[0], "seconds": float(np.mean([s["seconds"] for s in rounds]))})
         elif rounds[0]["probe"] == "sparse":
-            merged.append({**rounds[0], "seconds": float(np.median([s["seconds"] for s in rounds]))})
+            merged.append(_middle(rounds))
         elif rounds[0]["probe"] not in _SEVERAL and "seconds" in rounds[0]:
             merged.append(_with_best_ops(min(rounds, key=lambda s: s["seconds"]), rounds))
             if len(rounds) > 1:
@@ -52,6 +52,13 @@ def merge_rounds(samples: Iterable[Sample]) -> tuple[list[Sample], list[float]]:
         else:
             merged.append(_best_rates(rounds))
     return merged, ratios
+
+
+def _middle(rounds: Sequence[Sample]) -> Sample:
+    """With `apart`: how far the rounds are from it, as a robust standard deviation of their logarithms."""
+    seconds = np.array([s["seconds"] for s in rounds])
+    middle = float(np.median(seconds))
+    return {**rounds[0], "seconds": middle, "apart": 1.4826 * float(np.median(np.abs(np.log(seconds / middle))))}
 
 
 def _with_best_ops(best: Sample, rounds: Sequence[Sample]) -> Sample:

@@ -17,7 +17,10 @@ Sample = Mapping[str, Any]
 
 
 def fit_sparse(samples: Iterable[Sample], source: str) -> tuple[LinearLaw, ...]:
-    """A law per (kernel, activations): at each m one non-negative fit for cold weights and one for hot, as of dense layers."""
+    """A law per (kernel, activations): at each m one non-negative fit for cold weights and one for hot, as of dense layers.
+
+    Its error is that of the fit together with how far rounds are apart: a bet is one visit more.
+    """
     groups: dict[tuple[str, ...], list[Sample]] = defaultdict(list)
     for s in samples:
         if s["probe"] == "sparse" and "absent" not in s:
@@ -77,10 +80,11 @@ def _law(key: tuple[str, ...], samples: Sequence[Sample], source: str) -> Linear
         hot.append((*rows[:2], *beyond, *rows[4:]))
         errors.extend(left_out)
     kernel, rung, act = key
+    apart = float(np.mean([s.get("apart", 0.0) for s in samples]))
     return LinearLaw(
         kernel=kernel, rung=rung, format="csr", act=act, threads=1, m=tuple(float(m) for m in grid), cold=tuple(cold),
-        hot=tuple(hot), sigma=robust_sigma(errors), source=source, near_bytes=float(samples[0]["near_bytes"]),
-        first_bytes=float(samples[0].get("first_bytes", 0.0)),
+        hot=tuple(hot), sigma=float(np.hypot(robust_sigma(errors), apart)), source=source,
+        near_bytes=float(samples[0]["near_bytes"]), first_bytes=float(samples[0].get("first_bytes", 0.0)),
     )  # fmt: skip
 
 
