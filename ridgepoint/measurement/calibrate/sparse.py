@@ -60,7 +60,7 @@ def reference_samples(seconds: float, cache_bytes: float) -> Iterator[dict[str, 
         yield {**sample, "probe": "sparse reference"}
 
 
-REFERENCE_M = (1, 2, 4, 8, 16, 32, 64, 128)
+REFERENCE_M = SPARSE_M
 
 
 def _bases(kernel: Any) -> list[Member]:
