@@ -161,3 +161,14 @@ def test_no_scored_shape_is_calibrated(monkeypatch):
     assert (576, 576) in seen_linear and (9, 3, 64) in seen_attention
     assert not linear & seen_linear
     assert not attention & seen_attention
+
+
+def test_sparse_rows_take_what_a_network_adds_to_the_dense_kernel_whose_speed_they_were_scaled_to():
+    from ridgepoint.study.context import _with_factors
+
+    dense = next(law for law in TARGET.linear if (law.format, law.act, law.rung) == ("fp32", "fp32", "dense"))
+    rows = msgspec.structs.replace(dense, kernel="rows", format="csr", rung="packed", near_bytes=2.0**19)
+    target = msgspec.structs.replace(TARGET, linear=(*TARGET.linear, rows))
+    found = _with_factors(target, {("linear", dense.kernel, "fp32"): (1.2, 0.1)}).linear
+    assert {law.composed for law in found if law.kernel in (dense.kernel, "rows") and law.act == "fp32"} == {1.2}
+    assert found[-1].sigma_composed == 0.1

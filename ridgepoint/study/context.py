@@ -119,12 +119,15 @@ def composed(law: Any, factor: tuple[float, float] | None) -> Any:
 
 
 def _with_factors(target: Target, factors: Mapping[Key, tuple[float, float]]) -> Target:
+    """Sparse rows, which were scaled to the speed of the dense kernel's law, take what is added to that."""
+    dense = next((x.kernel for x in target.linear if (x.format, x.act, x.rung) == ("fp32", "fp32", "dense")), "")
+
     def scaled(laws: Sequence[Any], key: Callable[[Any], Key]) -> tuple[Any, ...]:
         return tuple(composed(law, factors.get(key(law))) for law in laws)
 
     return msgspec.structs.replace(
         target,
-        linear=scaled(target.linear, lambda law: ("linear", law.kernel, law.act)),
+        linear=scaled(target.linear, lambda law: ("linear", dense if law.format == "csr" else law.kernel, law.act)),
         attention=scaled(target.attention, lambda law: ("attention", law.kernel, law.dtype)),
         pointwise=scaled(target.pointwise, lambda law: (law.kind, law.kind, law.dtype)),
     )

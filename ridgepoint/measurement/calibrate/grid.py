@@ -52,7 +52,9 @@ class LinearProbe:
 
 _ROWS = (1, 2, 4, 5, 8, 16, 32, 64, 128)
 PROBES: tuple[LinearProbe, ...] = (
-    LinearProbe("fp32", "dense", "fp32", (1, 2, 3, *_ROWS[2:], 512)),  # 3 take longer than 4 where a GEMM has kernels for pairs
+    LinearProbe(
+        "fp32", "dense", "fp32", (1, 2, 3, *_ROWS[2:], 512)
+    ),  # 3 take longer than 4 where a GEMM has kernels for pairs
     LinearProbe("bf16", "dense", "bf16", (*_ROWS, 512)),
     LinearProbe("int8", "packed", "bf16", _ROWS),
     LinearProbe("int4:g32", "packed", "bf16", _ROWS),
