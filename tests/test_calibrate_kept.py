@@ -290,3 +290,33 @@ def test_a_step_that_would_take_too_long_is_left_out_of_a_network(monkeypatch):
     assert rows() == [(1, 1), (1, 3), (4, 1), (2, 8)]
     monkeypatch.setattr(composed, "_TOO_LONG_S", 0.0)
     assert rows() == [(1, 1)]
+
+
+def test_stages_of_sparse_rows_at_other_hours_are_further_rounds(store):
+    """Those of the same points and libraries, newest first; the base they were joined to does not matter."""
+    from dataclasses import replace
+
+    from ridgepoint.store import new_record
+
+    def stage(seconds, k=64, provenance=HERE, **more):
+        rows = {"probe": "sparse", "m": 1, "n": 8, "k": k, "stored": 9, "hot": False, "round": 0, "seconds": seconds}
+        other = {"probe": "composed", "round": 0, "seconds": 1.0}
+        record = new_record(
+            "calibration",
+            {"samples": [rows, other], "stage": "sparse", "device": "cpu", "load": "", **more},
+            provenance,
+        )
+        store.append(record)
+        return record
+
+    torch_of_old = replace(HERE, versions={**HERE.versions, "torch": "0.1"})
+    first, second = stage(1.0), stage(2.0)
+    stage(3.0, k=32), stage(4.0, provenance=torch_of_old), stage(5.0, device="cuda")
+    assert journal.earlier(store, stage(6.0)) == [second.id, first.id]
+    for seconds in (7.0, 8.0, 9.0, 10.0):
+        stage(seconds)
+    now = stage(11.0, earlier=[second.id, first.id])
+    assert len(journal.earlier(store, now)) == 5
+    found = [(s["seconds"], s["round"]) for s in journal.samples_of(store, now) if s["probe"] == "sparse"]
+    assert found == [(11.0, 0), (2.0, 1000), (1.0, 2000)]
+    assert sum(s["probe"] == "composed" for s in journal.samples_of(store, now)) == 1, "networks are of their own base"

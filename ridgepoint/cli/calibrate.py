@@ -36,7 +36,10 @@ def calibrate(
     ] = False,
     kv: Annotated[bool, typer.Option("--kv", help="Add KV caches in int8, fp8 and int4.")] = False,
     sparse: Annotated[
-        bool, typer.Option("--sparse", help="Add weights that are mostly zero, as compressed sparse rows.")
+        bool,
+        typer.Option(
+            "--sparse", help="Add weights that are mostly zero, as compressed sparse rows; again: more rounds."
+        ),
     ] = False,
     from_: Annotated[
         Path | None,

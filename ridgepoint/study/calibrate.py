@@ -11,7 +11,7 @@ from ridgepoint.measurement.session import ChildDied, Session
 from ridgepoint.store import Provenance, Record, Store, new_record
 from ridgepoint.study.calibrate_cuda import cuda_probes
 from ridgepoint.study.card import build_target
-from ridgepoint.study.journal import Probe, claimed, keep_probe, kept_probes, open_run, samples_of
+from ridgepoint.study.journal import Probe, claimed, earlier, keep_probe, kept_probes, open_run, samples_of
 
 __all__ = ["EXPECTED_SAMPLES", "calibrate", "host_name", "refit"]
 
@@ -33,7 +33,8 @@ def calibrate(
     CPU whose figures mean nothing. `stage` "modules" measures what modules beyond decoders are made of, "compile" what
     torch.compile costs; each is joined to the newest calibration of this machine, which is made first where there is none,
     and to the other stages that were joined to the same ("ort": ONNX Runtime's linear layers; "train": the
-    operators of a training step; "kv": quantised KV caches; "sparse": sparse rows).
+    operators of a training step; "kv": quantised KV caches; "sparse": sparse rows, to which the rounds of this machine's earlier
+    ones are added unless `fresh`).
     """
     with claimed(store):
         base = None
@@ -93,6 +94,10 @@ def _calibrate(
     if base is not None:
         content |= {"stage": stage, "base": base.id, "beside": _beside(store, base, stage)}
     record = new_record("calibration", content, provenance, study=run.id, flags=flags)
+    if stage == "sparse" and not fresh:
+        record = new_record(
+            "calibration", content | {"earlier": earlier(store, record)}, provenance, study=run.id, flags=flags
+        )
     store.append(record)
     target = refit(store, record, name or host_name(device))
     return target, save_target(target, target.name)

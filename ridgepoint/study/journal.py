@@ -10,7 +10,7 @@ from typing import Any
 from ridgepoint.errors import BadInput, MachineBusy
 from ridgepoint.store import Provenance, Record, Store, digest, new_record
 
-__all__ = ["FRESH", "Probe", "claimed", "keep_probe", "kept_probes", "open_run", "samples_of"]
+__all__ = ["FRESH", "Probe", "claimed", "earlier", "keep_probe", "kept_probes", "open_run", "samples_of"]
 
 FRESH = timedelta(hours=1)
 """Probes older than this are measured again: a machine changes."""
@@ -68,11 +68,49 @@ def kept_probes(store: Store, run_id: str) -> list[Probe]:
 
 
 def samples_of(store: Store, calibration: Record) -> list[dict[str, Any]]:
-    """Every sample of a finished calibration, of a stage with those of what it was joined to; BadInput if its probes are
-    not in this store."""
+    """Every sample of a finished calibration, of a stage with those of what it was joined to, and of its `earlier` ones those of
+    sparse rows, as further rounds; BadInput if its probes are not in this store."""
     joined = [calibration.body.get("base"), *(calibration.body.get("beside") or [])]
     records = [*(store.get(str(id), kind="calibration") for id in joined if id), calibration]
-    return [sample for record in records for sample in _own_samples(store, record)]
+    found = [sample for record in records for sample in _own_samples(store, record)]
+    for turn, id in enumerate(calibration.body.get("earlier") or [], 1):
+        more = _own_samples(store, store.get(str(id), kind="calibration"))
+        found += [{**s, "round": s.get("round", 0) + _MANY * turn} for s in more if s["probe"] in _GATHERED]
+    return found
+
+
+def earlier(store: Store, now: Record) -> list[str]:
+    """Stages of sparse rows that this machine went through within a week with the same points and libraries, newest first.
+
+    Gathers depend on who else uses the core, for minutes at a time, which no single stage averages: those of other hours count
+    as further rounds. Each brings its own dense reference, so that they need no common base.
+    """
+    mine = [
+        r for r in store.records(kind="calibration")
+        if r.body.get("stage") == "sparse" and r.id != now.id and _like(r, now)
+        and timedelta(0) <= datetime.fromisoformat(now.created) - datetime.fromisoformat(r.created) < _WEEK
+    ]  # fmt: skip
+    points = _points(store, now)
+    return [r.id for r in reversed(mine) if _points(store, r) == points][:_MOST_EARLIER]
+
+
+def _like(one: Record, other: Record) -> bool:
+    def what(record: Record) -> list[object]:
+        versions = record.body["versions"]
+        return [record.body["machine"].get("machine_id"), record.body.get("device"), versions.get("torch")]
+
+    return what(one) == what(other)
+
+
+def _points(store: Store, calibration: Record) -> set[tuple[Any, ...]]:
+    names = ("m", "n", "k", "stored", "hot", "near_bytes", "first_bytes")
+    samples = _own_samples(store, calibration)
+    return {tuple(s.get(name) for name in names) for s in samples if s["probe"] == "sparse" and "absent" not in s}
+
+
+_GATHERED = ("sparse", "sparse reference")
+_WEEK = timedelta(days=7)
+_MOST_EARLIER, _MANY = 5, 1000
 
 
 def _own_samples(store: Store, calibration: Record) -> list[dict[str, Any]]:
