@@ -22,6 +22,9 @@ def sparsity_figures(records: Path) -> dict[str, str]:
         pairs = [b for b in record["break_even"] if b["measured"] is not None]
         apart = [abs(b["predicted"] - b["measured"]) for b in pairs]
         found["sparsity.within"] = f"{sum(a <= 0.10 for a in apart)} of {len(apart)}"
+        if "moved" in record:
+            found["sparsity.moved"] = _percent(record["moved"]["rows"]["mean"])
+            found["sparsity.moved.most"] = _percent(record["moved"]["rows"]["most"])
         for kind, score in record["score"].items():
             found |= {
                 f"sparsity.{kind}.mape": _percent(score["mape"]),
