@@ -313,10 +313,14 @@ def test_stages_of_sparse_rows_at_other_hours_are_further_rounds(store):
     first, second = stage(1.0), stage(2.0)
     stage(3.0, k=32), stage(4.0, provenance=torch_of_old), stage(5.0, device="cuda")
     assert journal.earlier(store, stage(6.0)) == [second.id, first.id]
+    store.append(new_record("calibration", {"probes": ["gone"], "stage": "sparse", "device": "cpu", "load": ""}, HERE))
     for seconds in (7.0, 8.0, 9.0, 10.0):
         stage(seconds)
     now = stage(11.0, earlier=[second.id, first.id])
     assert len(journal.earlier(store, now)) == 5
     found = [(s["seconds"], s["round"]) for s in journal.samples_of(store, now) if s["probe"] == "sparse"]
     assert found == [(11.0, 0), (2.0, 1000), (1.0, 2000)]
+    other = new_record("calibration", {"samples": [], "stage": "kv", "base": first.id, "beside": [now.id]}, HERE)
+    rounds = [s["round"] for s in journal.samples_of(store, other) if s["probe"] == "sparse"]
+    assert rounds == [0, 0, 1000, 2000], "a stage that is joined later keeps them"
     assert sum(s["probe"] == "composed" for s in journal.samples_of(store, now)) == 1, "networks are of their own base"

@@ -68,12 +68,13 @@ def kept_probes(store: Store, run_id: str) -> list[Probe]:
 
 
 def samples_of(store: Store, calibration: Record) -> list[dict[str, Any]]:
-    """Every sample of a finished calibration, of a stage with those of what it was joined to, and of its `earlier` ones those of
-    sparse rows, as further rounds; BadInput if its probes are not in this store."""
+    """Every sample of a finished calibration, of a stage with those of what it was joined to, and of `earlier` stages of sparse
+    rows theirs as further rounds; BadInput if its probes are not in this store."""
     joined = [calibration.body.get("base"), *(calibration.body.get("beside") or [])]
     records = [*(store.get(str(id), kind="calibration") for id in joined if id), calibration]
     found = [sample for record in records for sample in _own_samples(store, record)]
-    for turn, id in enumerate(calibration.body.get("earlier") or [], 1):
+    further = [id for record in records for id in record.body.get("earlier") or []]
+    for turn, id in enumerate(further, 1):
         more = _own_samples(store, store.get(str(id), kind="calibration"))
         found += [{**s, "round": s.get("round", 0) + _MANY * turn} for s in more if s["probe"] in _GATHERED]
     return found
@@ -104,7 +105,10 @@ def _like(one: Record, other: Record) -> bool:
 
 def _points(store: Store, calibration: Record) -> set[tuple[Any, ...]]:
     names = ("m", "n", "k", "stored", "hot", "near_bytes", "first_bytes")
-    samples = _own_samples(store, calibration)
+    try:
+        samples = _own_samples(store, calibration)
+    except BadInput:  # imported without its probes
+        return set()
     return {tuple(s.get(name) for name in names) for s in samples if s["probe"] == "sparse" and "absent" not in s}
 
 
