@@ -316,8 +316,13 @@ def test_stages_of_sparse_rows_at_other_hours_are_further_rounds(store):
     store.append(new_record("calibration", {"probes": ["gone"], "stage": "sparse", "device": "cpu", "load": ""}, HERE))
     for seconds in (7.0, 8.0, 9.0, 10.0):
         stage(seconds)
+    assert len(journal.earlier(store, stage(10.5))) == 5
+    anew = stage(12.0, earlier=[])
+    after = stage(13.0, earlier=[anew.id])
+    assert journal.earlier(store, stage(14.0)) == [after.id, anew.id], "nothing from before one that was begun anew"
+    lost = stage(15.0, earlier=["gone", first.id])
+    assert [s["seconds"] for s in journal.samples_of(store, lost) if s["probe"] == "sparse"] == [15.0, 1.0]
     now = stage(11.0, earlier=[second.id, first.id])
-    assert len(journal.earlier(store, now)) == 5
     found = [(s["seconds"], s["round"]) for s in journal.samples_of(store, now) if s["probe"] == "sparse"]
     assert found == [(11.0, 0), (2.0, 1000), (1.0, 2000)]
     other = new_record("calibration", {"samples": [], "stage": "kv", "base": first.id, "beside": [now.id]}, HERE)

@@ -94,10 +94,9 @@ def _calibrate(
     if base is not None:
         content |= {"stage": stage, "base": base.id, "beside": _beside(store, base, stage)}
     record = new_record("calibration", content, provenance, study=run.id, flags=flags)
-    if stage == "sparse" and not fresh:
-        record = new_record(
-            "calibration", content | {"earlier": earlier(store, record)}, provenance, study=run.id, flags=flags
-        )
+    if stage == "sparse":
+        content |= {"earlier": [] if fresh else earlier(store, record)}
+        record = new_record("calibration", content, provenance, study=run.id, flags=flags)
     store.append(record)
     target = refit(store, record, name or host_name(device))
     return target, save_target(target, target.name)

@@ -190,9 +190,7 @@ def _checks(target: Target, samples: Sequence[Sample], repeats: Sequence[float])
         checks["two runs agree"] = f"within {100 * apart:.1f} % at the median over {len(repeats)} points, 5 % wanted"
     late = sum(s["probe"] == "left out" for s in samples)
     if late:
-        checks["rounds"] = (
-            f"{late} probes of later rounds were left out for lack of time: their first round counts alone"
-        )
+        checks["rounds"] = f"{late} probes of later rounds were left out: they are slow here, or time was up"
     lost = [f"{s['of']} ({s['absent']})" for s in samples if s["probe"] == "absent" and not is_gpu(samples)]
     if lost:
         checks["left out"] = "; ".join(lost)

@@ -23,7 +23,7 @@ _CLIP = (0.6, 2.5)
 _FEW_ROWS = 4
 _RESIDUAL_FLOOR = 0.03
 _SIGMA_FLOOR = 0.02
-_OWN = ":ort"
+_OWN = (":ort", ":csr")
 """Sides whose networks tell of their own kernels alone."""
 
 
@@ -42,7 +42,7 @@ def with_context(target: Target, samples: Sequence[Sample], source: str) -> Targ
             logs[key].append(float(np.log(ratio)))
     factors = {key: factor_of(values) for key, values in logs.items()}
     target = _with_factors(target, factors)
-    cells = [(s, time) for s, time in cells if _OWN not in s["side"]]
+    cells = [(s, time) for s, time in cells if not any(word in s["side"] for word in _OWN)]
     gaps = [gap_of(s, time) for s, time in cells if s["batch"] * s.get("new", 1) <= _FEW_ROWS]
     correction = Correction(per_call_s=max(0.0, float(np.median(gaps or [0.0]))), sigma=_RESIDUAL_FLOOR, source=source)
     target = msgspec.structs.replace(target, correction=correction)

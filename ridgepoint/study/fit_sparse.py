@@ -76,8 +76,8 @@ def _law(key: tuple[str, ...], samples: Sequence[Sample], source: str) -> Linear
             hot.append(rows)
             continue
         rows, left_out = fit_terms(near, _features)
-        beyond = (a or b for a, b in zip(rows[2:4], cold[-1][2:4], strict=True))  # small matrices tell little of these
-        hot.append((*rows[:2], *beyond, *rows[4:]))
+        told = _features(near).any(axis=0)  # small matrices tell nothing of inputs beyond a cache that holds theirs
+        hot.append(tuple(row if tells else far for row, far, tells in zip(rows, cold[-1], told, strict=True)))
         errors.extend(left_out)
     kernel, rung, act = key
     apart = float(np.mean([s.get("apart", 0.0) for s in samples]))

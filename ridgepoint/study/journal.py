@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ridgepoint.errors import BadInput, MachineBusy
+from ridgepoint.errors import BadInput, MachineBusy, UnknownName
 from ridgepoint.store import Provenance, Record, Store, digest, new_record
 
 __all__ = ["FRESH", "Probe", "claimed", "earlier", "keep_probe", "kept_probes", "open_run", "samples_of"]
@@ -75,7 +75,10 @@ def samples_of(store: Store, calibration: Record) -> list[dict[str, Any]]:
     found = [sample for record in records for sample in _own_samples(store, record)]
     further = [id for record in records for id in record.body.get("earlier") or []]
     for turn, id in enumerate(further, 1):
-        more = _own_samples(store, store.get(str(id), kind="calibration"))
+        try:
+            more = _own_samples(store, store.get(str(id), kind="calibration"))
+        except (BadInput, UnknownName):  # further rounds are welcome, not needed
+            continue
         found += [{**s, "round": s.get("round", 0) + _MANY * turn} for s in more if s["probe"] in _GATHERED]
     return found
 
@@ -91,8 +94,14 @@ def earlier(store: Store, now: Record) -> list[str]:
         if r.body.get("stage") == "sparse" and r.id != now.id and _like(r, now)
         and timedelta(0) <= datetime.fromisoformat(now.created) - datetime.fromisoformat(r.created) < _WEEK
     ]  # fmt: skip
+    found: list[str] = []
     points = _points(store, now)
-    return [r.id for r in reversed(mine) if _points(store, r) == points][:_MOST_EARLIER]
+    for r in reversed(mine):
+        if points and _points(store, r) == points and "rehearsal" not in r.body["flags"]:
+            found.append(r.id)
+        if r.body.get("earlier") == [] or len(found) == _MOST_EARLIER:  # it was the first, or asked to be
+            break
+    return found
 
 
 def _like(one: Record, other: Record) -> bool:
@@ -104,7 +113,7 @@ def _like(one: Record, other: Record) -> bool:
 
 
 def _points(store: Store, calibration: Record) -> set[tuple[Any, ...]]:
-    names = ("m", "n", "k", "stored", "hot", "near_bytes", "first_bytes")
+    names = ("kernel", "rung", "act", "m", "n", "k", "stored", "hot", "near_bytes", "first_bytes")
     try:
         samples = _own_samples(store, calibration)
     except BadInput:  # imported without its probes

@@ -61,6 +61,8 @@ class Settings:
     limit_s: float = 76.0
     """Wall time after which no further probe of a later round begins, unless the first round alone took most of it: then the
     others have `later_share` of its time."""
+    sparse_limit_s: float = 150.0
+    """The same of sparse rows, whose nine rounds are what tells of a neighbour."""
     later_share: float = 0.4
     slow_probe_s: float = 8.0
     """A probe of the base that took longer has no later rounds: its kernel has no instructions here, is slow and steady."""
@@ -118,7 +120,8 @@ class _Budget:
     def clocked(self, title: str, number: int, source: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The probe's samples, or the one sample that says that it was left out."""
         begin, name, s = time.monotonic(), title.partition(", round")[0], self._settings
-        limit = max(s.limit_s, (1.0 + s.later_share) * self._first_s)
+        least = s.sparse_limit_s if s.stage == "sparse" else s.limit_s
+        limit = max(least, (1.0 + s.later_share) * self._first_s)
         if number > 0 and (name in self._slow or begin - self._begin > limit):
             yield {"probe": "left out", "of": title}
             return
