@@ -21,6 +21,7 @@ from batch import MODELS
 from record import keep
 from truth import Quiet, config_file
 
+from ridgepoint.hardware import load_target
 from ridgepoint.measurement.memory import available_bytes
 from ridgepoint.measurement.session import Session
 from ridgepoint.store import Store, default_path
@@ -76,7 +77,7 @@ def main() -> None:
     answers = settle(CASES if options.cases == "all" else SMALL, options.seconds)
     command = " ".join(sys.argv[1:]).replace(str(options.out), "DIR").replace(str(options.before), "FILE")
     found = {
-        "command": command, "target_date": answers[0][1].bet.target_date,
+        "command": command, "target": dict(load_target(answers[0][1].bet.target).sources),
         "score": {kind: score(p for k, a in answers if k == kind for p in a.points) for kind in ("rows", "zeros", "removed")},
         "break_even": [row for _, answer in answers for row in break_even(answer)],
         "points": [{"kind": kind, "model": a.bet.model, **row(p)} for kind, a in answers for p in a.points],

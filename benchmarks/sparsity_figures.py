@@ -1,5 +1,6 @@
 """Figures of the records about sparsity: timings and break-even densities, and the loss of what was pruned."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ def sparsity_figures(records: Path) -> dict[str, str]:
             }
     if record := read_record(records, "gathers.json"):
         found["gathers.table"] = f"\n{_gathers(record['points'])}\n"
+    if record := read_record(records, "prefetcher.json"):
+        best = record["best"]
+        found["prefetcher.law"], found["prefetcher.without"], found["prefetcher.best"] = (
+            _percent(math.expm1(e["error"])) for e in (record["law"], record["without"], best)
+        )
+        found["prefetcher.law.elsewhere"], found["prefetcher.without.elsewhere"], found["prefetcher.best.elsewhere"] = (
+            _percent(math.expm1(e["elsewhere"])) for e in (record["law"], record["without"], best)
+        )
+        found["prefetcher.exponents"] = f"{best['p']:g} and {best['q']:g}"
+        found["prefetcher.shapes"] = str(record["shapes"])
     if record := read_record(records, "pruned.json"):
         found["pruned.windows"] = str(record["windows"])
         found["pruned.table"] = f"\n{_losses(record)}\n"

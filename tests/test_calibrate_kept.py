@@ -24,12 +24,12 @@ HERE = Provenance({"machine_id": "0test0target"}, {"ridgepoint": "0"}, {})
 PROBES = {"clock": [1], "residency, round 1 of 2": [2, 3], "linear, round 1 of 2": [4], "threads": [5, 6, 7]}
 
 
-def told(probes: dict[str, list[int]], done: tuple[str, ...]) -> list[dict]:
+def told(probes: dict[str, list[int]], done: dict[str, float], probe: str = "test") -> list[dict]:
     """The messages of a child that measures `probes`."""
     messages: list[dict] = []
     for title, numbers in probes.items():
         if title not in done:
-            samples = [{"kind": "sample", "title": title, "sample": {"probe": "test", "n": n}} for n in numbers]
+            samples = [{"kind": "sample", "title": title, "sample": {"probe": probe, "n": n}} for n in numbers]
             messages += [{"kind": "begin", "title": title}, *samples, {"kind": "end", "title": title}]
     return [*messages, {"kind": "done", "load": "idle"}]
 
@@ -55,8 +55,8 @@ class Child:
         self.after, self.end, self.asked = after, end, []
 
     def ask(self, request):
-        self.asked.append(request.done)
-        for number, message in enumerate(told(PROBES, request.done)):
+        self.asked.append(tuple(request.done))
+        for number, message in enumerate(told(PROBES, request.done, request.stage or "test")):
             if len(self.asked) == 1 and number == self.after:
                 raise self.end("cut")
             yield message
@@ -185,7 +185,7 @@ def test_done_probes_are_left_out_and_the_rest_is_the_same(monkeypatch):
     settings = run.Settings({}, 1)
     whole = [(title, list(samples)) for title, samples in run.probes(settings)]
     assert [title for title, _ in whole] == ["a", "b", "c"] and whole[0][1][1] == {"probe": "a", "n": 1, "round": 0}
-    assert [(title, list(samples)) for title, samples in run.probes(settings, ("a", "c"))] == whole[1:2]
+    assert [(title, list(samples)) for title, samples in run.probes(settings, {"a": 0.1, "c": 0.1})] == whole[1:2]
 
 
 def test_a_second_round_stops_at_its_limit_and_a_first_one_never(monkeypatch):
@@ -215,17 +215,16 @@ def test_probes_that_are_slow_on_this_machine_leave_later_rounds_to_the_others(m
             for title in cost:
                 yield f"{title}, round {number + 1} of 10", number, visit(title)
 
-    def kept(**settings):
-        now[0] = 0.0
-        rounds = [
-            (title, list(samples)) for title, samples in run.probes(run.Settings({}, 1, limit_s=76.0, **settings))
-        ]
+    def kept(done=None, **settings):
+        rounds = [(title, list(x)) for title, x in run.probes(run.Settings({}, 1, limit_s=76.0, **settings), done)]
         return [title[0] for title, samples in rounds if samples[0]["probe"] != "left out"]
 
     monkeypatch.setattr(run, "_probes", probes)
     monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
     assert kept() == ["a", "b", "c", *"bc" * 7, "b"], "148.4 s are over after eight more visits"
     assert kept(stage="sparse") == ["a", "b", "c", "a"], "a stage has probes of its own, which are what it is for"
+    first = {f"{title}, round 1 of 10": seconds for title, seconds in cost.items()}
+    assert kept(first) == [*"bc" * 7, "b"], "a resumed one knows what was slow, and how long the first round took"
 
 
 @pytest.mark.slow
@@ -292,15 +291,43 @@ def test_a_step_that_would_take_too_long_is_left_out_of_a_network(monkeypatch):
     assert rows() == [(1, 1)]
 
 
+@pytest.mark.parametrize("child", [(99, KeyboardInterrupt)], indirect=True)
+def test_a_stage_of_sparse_rows_names_those_before_it(store, child):
+    ones = list(range(1, 8))
+    assert calibrated(store, stage="sparse") == [*ones, *ones], "its base and itself"
+    assert calibrated(store, stage="sparse") == [*ones, *ones, *ones], "and the one before"
+    assert calibrated(store, stage="sparse", fresh=True) == [*ones, *ones]
+    first, second, anew = (r for r in store.records(kind="calibration") if r.body.get("stage"))
+    assert [r.body["earlier"] for r in (first, second, anew)] == [[], [first.id], []]
+
+
+@pytest.mark.parametrize("child", [(10, KeyboardInterrupt)], indirect=True)
+def test_a_resumed_calibration_is_told_how_long_its_probes_took(store, child, monkeypatch):
+    told_s, ask = [], child.ask
+    monkeypatch.setattr(Session, "ask", lambda _, request: told_s.append(dict(request.done)) or ask(request))
+    now = iter(range(100))
+    monkeypatch.setattr(study.time, "monotonic", lambda: float(next(now)))
+    with pytest.raises(KeyboardInterrupt):
+        calibrated(store)
+    calibrated(store)
+    assert told_s == [{}, dict.fromkeys(list(PROBES)[:3], 1.0)]
+
+
 def test_stages_of_sparse_rows_at_other_hours_are_further_rounds(store):
     """Those of the same points and libraries, newest first; the base they were joined to does not matter."""
     from dataclasses import replace
 
     from ridgepoint.store import new_record
 
+    def visit(seconds, k=64):
+        return {"probe": "sparse", "m": 1, "n": 8, "k": k, "stored": 9, "hot": False, "round": 0, "seconds": seconds}
+
+    def earlier():
+        run = new_record("calibration-run", {"device": "cpu"}, HERE)
+        return journal.earlier(store, run, [visit(0.0), {"probe": "composed"}])
+
     def stage(seconds, k=64, provenance=HERE, **more):
-        rows = {"probe": "sparse", "m": 1, "n": 8, "k": k, "stored": 9, "hot": False, "round": 0, "seconds": seconds}
-        other = {"probe": "composed", "round": 0, "seconds": 1.0}
+        rows, other = visit(seconds, k), {"probe": "composed", "round": 0, "seconds": 1.0}
         record = new_record(
             "calibration",
             {"samples": [rows, other], "stage": "sparse", "device": "cpu", "load": "", **more},
@@ -312,14 +339,14 @@ def test_stages_of_sparse_rows_at_other_hours_are_further_rounds(store):
     torch_of_old = replace(HERE, versions={**HERE.versions, "torch": "0.1"})
     first, second = stage(1.0), stage(2.0)
     stage(3.0, k=32), stage(4.0, provenance=torch_of_old), stage(5.0, device="cuda")
-    assert journal.earlier(store, stage(6.0)) == [second.id, first.id]
+    assert earlier() == [second.id, first.id]
     store.append(new_record("calibration", {"probes": ["gone"], "stage": "sparse", "device": "cpu", "load": ""}, HERE))
-    for seconds in (7.0, 8.0, 9.0, 10.0):
+    for seconds in (6.0, 7.0, 8.0, 9.0, 10.0):
         stage(seconds)
-    assert len(journal.earlier(store, stage(10.5))) == 5
+    assert len(earlier()) == 5
     anew = stage(12.0, earlier=[])
     after = stage(13.0, earlier=[anew.id])
-    assert journal.earlier(store, stage(14.0)) == [after.id, anew.id], "nothing from before one that was begun anew"
+    assert earlier() == [after.id, anew.id], "nothing from before one that was begun anew"
     lost = stage(15.0, earlier=["gone", first.id])
     assert [s["seconds"] for s in journal.samples_of(store, lost) if s["probe"] == "sparse"] == [15.0, 1.0]
     now = stage(11.0, earlier=[second.id, first.id])

@@ -242,28 +242,13 @@ def test_a_law_of_sparse_rows_finds_its_own_terms_again(m, density):
 
 def test_times_are_scaled_to_the_speed_that_the_base_was_calibrated_at():
     """A machine that is half as fast in one round takes twice as long for both in it: the law is that of the base's speed."""
-    from ridgepoint.hardware.law import sparse_terms
     from ridgepoint.study.fit import merge_rounds
     from ridgepoint.study.fit_sparse import beside_dense, fit_sparse
 
     dense = next(law for law in TARGET.linear if law.format == "fp32")
-    true, near = (2e-5, 1e-9, 0.0, 0.0, 5e-9, 0.0, 0.0), 2.0**18
-    shapes = [(n, k, d) for n, k in ((64, 96), (300, 640), (512, 256), (900, 1400), (96, 64)) for d in (0.05, 0.5)]
 
-    def samples(slow, number):
-        for m, hot in ((1, False), (8, False), (1, True)):
-            pace = slow[hot]
-            for n, k, d in shapes:
-                seconds = float(sum(c * t for c, t in zip(true, sparse_terms(m, n, k, d, near), strict=True)))
-                yield {"probe": "sparse", "kernel": "x", "rung": "packed", "act": "fp32", "m": m, "n": n, "k": k,
-                       "stored": d * n * k, "hot": hot, "seconds": pace * seconds, "near_bytes": near,
-                       "round": number}  # fmt: skip
-            for n, k, _ in shapes:
-                now = pace * float(dense.seconds(m, n, k, float(not hot)))
-                yield {"probe": "sparse reference", "m": m, "n": n, "k": k, "hot": hot, "seconds": now, "round": number}
-
-    def law_of(scaled, *paces):
-        raw = [s for number, pace in enumerate(paces) for s in samples(pace, number)]
+    def law_of(scaled, *paces, lost=()):
+        raw = [s for number, pace in enumerate(paces) for s in drifting(dense, pace, number, number in lost)]
         return fit_sparse(merge_rounds(beside_dense(raw, (dense,)) if scaled else raw)[0], "test")[0]
 
     def seconds(law, miss=1.0):
@@ -271,15 +256,54 @@ def test_times_are_scaled_to_the_speed_that_the_base_was_calibrated_at():
 
     same, slower = (1.0, 1.0), (3.0, 2.0)
     then = law_of(True, same)
-    for drifting in (law_of(True, slower), law_of(True, slower, same, (0.5, 4.0))):
-        assert seconds(drifting) == pytest.approx(seconds(then), rel=1e-6)
-        assert seconds(drifting, 0.0) == pytest.approx(seconds(then, 0.0), rel=1e-6)
+    without = law_of(True, slower, slower, same, lost=(0, 1))  # two rounds whose dense samples were lost
+    for law in (law_of(True, slower), law_of(True, slower, same, (0.5, 4.0)), without):
+        assert seconds(law) == pytest.approx(seconds(then), rel=1e-6)
+        assert seconds(law, 0.0) == pytest.approx(seconds(then, 0.0), rel=1e-6)
+    assert seconds(law_of(True, slower, lost=(0,))) == pytest.approx(3 * seconds(then), rel=1e-6), "as it stands"
     assert law_of(True, slower, same, (0.5, 4.0)).sigma == pytest.approx(then.sigma), "scaled, rounds are not apart"
     assert law_of(False, same, (1.2, 1.2), (1 / 1.2, 1.0)).sigma > 1.5 * then.sigma
     assert seconds(law_of(False, slower)) == pytest.approx(3 * seconds(then), rel=1e-6)
     assert seconds(law_of(False, same, slower, (4.0, 4.0))) == pytest.approx(3 * seconds(then), rel=1e-6), (
         "the middle round"
     )
+
+
+def test_a_target_has_sparse_rows_at_the_speed_of_its_base():
+    from ridgepoint.study.card import build_target
+
+    dense = next(law for law in TARGET.linear if law.format == "fp32")
+    fp32 = {"probe": "linear", "kernel": dense.kernel, "rung": "dense", "format": "fp32", "act": "fp32", "round": 0}
+    base = [
+        {**fp32, "m": s["m"], "n": s["n"], "k": s["k"], "hot": s["hot"], "seconds": s["seconds"]}
+        for s in drifting(dense, (1.0, 1.0), 0) if s["probe"] == "sparse reference"
+    ]  # fmt: skip
+
+    def at(pace):
+        samples = [*base, *drifting(dense, (pace, pace), 0)]
+        target = build_target(samples, "x", {}, "x", "2026-01-01", "r")
+        (law,) = (law for law in target.linear if law.format == "csr")
+        return float(law.seconds(4, 500, 700, 1.0, density=0.2))
+
+    assert at(3.0) == pytest.approx(at(1.0), rel=1e-6)
+
+
+def drifting(dense, slow, number, lost=False):
+    """A round of sparse rows and, unless lost, of the dense kernel beside them; slow: (cold, hot) times of both."""
+    from ridgepoint.hardware.law import sparse_terms
+
+    true, near = (2e-5, 1e-9, 0.0, 0.0, 5e-9, 0.0, 0.0), 2.0**18
+    shapes = [(n, k, d) for n, k in ((64, 96), (300, 640), (512, 256), (900, 1400), (96, 64)) for d in (0.05, 0.5)]
+    for m, hot in ((1, False), (8, False), (1, True)):
+        pace = slow[hot]
+        for n, k, d in shapes:
+            seconds = float(sum(c * t for c, t in zip(true, sparse_terms(m, n, k, d, near), strict=True)))
+            yield {"probe": "sparse", "kernel": "x", "rung": "packed", "act": "fp32", "m": m, "n": n, "k": k,
+                   "stored": d * n * k, "hot": hot, "seconds": pace * seconds, "near_bytes": near,
+                   "round": number}  # fmt: skip
+        for n, k, _ in () if lost else shapes:
+            now = pace * float(dense.seconds(m, n, k, float(not hot)))
+            yield {"probe": "sparse reference", "m": m, "n": n, "k": k, "hot": hot, "seconds": now, "round": number}
 
 
 @given(st.integers(1, 200), shares, st.floats(16, 1e4), st.floats(2.0**12, 2.0**17))

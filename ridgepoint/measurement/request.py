@@ -166,8 +166,8 @@ class CalibrationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="calibra
 
     cache_sizes: dict[str, float]
     cores: int
-    done: tuple[str, ...] = ()
-    """Titles of probes that an earlier run finished: they are left out."""
+    done: dict[str, float] = {}
+    """Title -> seconds of the probes that an earlier run finished: they are left out, and their time counts."""
     device: str = "cpu"
     stage: str = ""
     """On a GPU: which stage of `calibrate.cuda_grid`, each a request of its own; on a CPU "modules" and the like, or the rest."""

@@ -1,6 +1,7 @@
 """Calibrate: measure this machine in a child process, keep every probe, write the target file that predictions read."""
 
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,10 @@ def _calibrate(
         count += 1
         on_sample(title, count)
 
-    done, loads = tuple(p.title for p in kept), list[str]()
+    done, loads = {p.title: p.seconds for p in kept}, list[str]()
     with Session() as session:
         if device == "cuda":
-            probes = cuda_probes(session, sampled, done, loads, limit_s, rehearse)
+            probes = cuda_probes(session, sampled, tuple(done), loads, limit_s, rehearse)
         else:
             probes = _cpu_probes(session, sampled, done, loads, provenance.machine, stage)
         for probe in probes:
@@ -93,17 +94,17 @@ def _calibrate(
     content = {"load": "; ".join(loads), "device": device, "probes": ids}
     if base is not None:
         content |= {"stage": stage, "base": base.id, "beside": _beside(store, base, stage)}
-    record = new_record("calibration", content, provenance, study=run.id, flags=flags)
     if stage == "sparse":
-        content |= {"earlier": [] if fresh else earlier(store, record)}
-        record = new_record("calibration", content, provenance, study=run.id, flags=flags)
+        samples = [s for p in kept_probes(store, run.id) for s in p.samples]
+        content |= {"earlier": [] if fresh else earlier(store, run, samples)}
+    record = new_record("calibration", content, provenance, study=run.id, flags=flags)
     store.append(record)
     target = refit(store, record, name or host_name(device))
     return target, save_target(target, target.name)
 
 
 def _cpu_probes(
-    session: Session, sampled: Callable[[str], None], done: tuple[str, ...], loads: list[str],
+    session: Session, sampled: Callable[[str], None], done: Mapping[str, float], loads: list[str],
     machine: Mapping[str, Any], stage: str,
 ) -> Iterator[Probe]:  # fmt: skip
     """Each probe that is not done, as soon as it is finished; the load meanwhile is appended to `loads`.
@@ -111,22 +112,22 @@ def _cpu_probes(
     A probe that kills its process is an `absent` sample, and a new process goes on with the next.
     """
     sizes = {k: float(v) for k, v in dict(machine.get("caches_bytes") or {}).items()}
-    titles, title = list(done), ""
+    took, title, begin = dict(done), "", 0.0
     while True:
         samples: list[dict[str, Any]] = []
         cores = int(machine.get("cores_usable") or 1)
-        request = CalibrationRequest(cache_sizes=sizes, cores=cores, done=tuple(titles), stage=stage)
+        request = CalibrationRequest(cache_sizes=sizes, cores=cores, done=took, stage=stage)
         try:
             for message in session.ask(request):
                 match message["kind"]:
                     case "begin":
-                        title, samples = message["title"], []
+                        title, samples, begin = message["title"], [], time.monotonic()
                     case "sample":
                         samples.append(message["sample"])
                         sampled(title)
                     case "end":
-                        titles.append(title)
-                        yield Probe(title, samples)
+                        took[title] = time.monotonic() - begin
+                        yield Probe(title, samples, took[title])
                         title = ""
                     case _:
                         loads.append(message["load"])
@@ -134,8 +135,8 @@ def _cpu_probes(
         except ChildDied as error:
             if not title:
                 raise
-            titles.append(title)
-            yield Probe(title, [{"probe": "absent", "of": title, "absent": str(error)}])
+            took[title] = time.monotonic() - begin
+            yield Probe(title, [{"probe": "absent", "of": title, "absent": str(error)}], took[title])
             title = ""
 
 

@@ -21,6 +21,7 @@ from ridgepoint.study.fit import (
     fit_residency,
     fit_scaling,
     merge_rounds,
+    robust_spread,
 )
 from ridgepoint.study.fit_cache import fit_code_residency, with_displacement
 from ridgepoint.study.fit_compiled import with_compiled
@@ -136,7 +137,7 @@ def _with_correction(target: Target, samples: Sequence[Sample], source: str) -> 
         wanted = [(c["seconds"] - c["rest"] - per_call * c["calls"]) / c["linear"] for c in mine]
         factor = float(np.clip(np.median(wanted), 0.7, 1.6))
         errors = [np.log(c["seconds"] / (factor * c["linear"] + c["rest"] + per_call * c["calls"])) for c in mine]
-        factors[side] = (factor, max(_COMPOSED_SIGMA_FLOOR, 1.4826 * float(np.median(np.abs(errors)))))
+        factors[side] = (factor, max(_COMPOSED_SIGMA_FLOOR, robust_spread(errors)))
         residuals.extend(errors)
     laws = tuple(
         msgspec.structs.replace(law, composed=factors[key][0], sigma_composed=factors[key][1])
@@ -144,9 +145,7 @@ def _with_correction(target: Target, samples: Sequence[Sample], source: str) -> 
         else law
         for law in target.linear
     )
-    correction = Correction(
-        per_call_s=per_call, sigma=max(0.03, 1.4826 * float(np.median(np.abs(residuals)))), source=source
-    )
+    correction = Correction(per_call_s=per_call, sigma=max(0.03, robust_spread(residuals)), source=source)
     return msgspec.structs.replace(target, linear=laws, correction=correction)
 
 

@@ -12,6 +12,7 @@ from ridgepoint.hardware import LaunchLaw, Target
 from ridgepoint.prediction import step_time
 from ridgepoint.prediction.launch import BETWEEN, launch_seconds
 from ridgepoint.quantity import show, show_time
+from ridgepoint.study.fit import robust_spread
 from ridgepoint.study.net import net_plan
 
 __all__ = ["gpu_checks", "gpu_target", "is_gpu", "usable"]
@@ -99,7 +100,7 @@ def _between(target: Target, samples: Sequence[Sample], source: str) -> tuple[La
     host, launches, calls = (np.array(column) for column in zip(*cells, strict=True))
     extra = max(0.0, float(np.median((host - launches) / calls)))
     errors = np.log(host / (launches + extra * calls))
-    sigma = max(_SIGMA_FLOOR, 1.4826 * float(np.median(np.abs(errors))))
+    sigma = max(_SIGMA_FLOOR, robust_spread(errors))
     return (LaunchLaw(subject=BETWEEN, dtype="", seconds=extra, sigma=sigma, source=source),)
 
 

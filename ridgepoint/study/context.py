@@ -11,6 +11,7 @@ from ridgepoint.errors import NotSupported
 from ridgepoint.hardware import Correction, Target
 from ridgepoint.prediction import StepTime, step_time
 from ridgepoint.prediction.optime import OpTime
+from ridgepoint.study.fit import robust_spread
 from ridgepoint.study.net import net_plan
 from ridgepoint.workload import Linear
 
@@ -54,7 +55,9 @@ def with_context(target: Target, samples: Sequence[Sample], source: str) -> Targ
 def _residual(target: Target, samples: Sequence[Sample]) -> float:
     """Error of whole steps beyond what the laws' own errors explain, so that none is counted twice."""
     times = [_known(target, s) for s in samples]
-    spread = _spread([float(np.log(s["seconds"] / float(t.seconds))) for s, t in zip(samples, times, strict=True)])
+    spread = robust_spread(
+        [float(np.log(s["seconds"] / float(t.seconds))) for s, t in zip(samples, times, strict=True)]
+    )
     explained = float(np.median([float(t.sigma) ** 2 - t.residual_sigma**2 for t in times]))
     return float(np.sqrt(max(_RESIDUAL_FLOOR**2, spread**2 - explained)))
 
@@ -101,11 +104,7 @@ def factor_of(logs: Sequence[float]) -> tuple[float, float]:
     stand behind it."""
     trust = len(logs) / (len(logs) + 1.0)
     factor = float(np.clip(np.exp(trust * np.median(logs)), *_CLIP))
-    return factor, max(_SIGMA_FLOOR, _spread(np.asarray(logs) - np.log(factor)))
-
-
-def _spread(logs: "Sequence[float] | np.ndarray[Any, Any]") -> float:
-    return 1.4826 * float(np.median(np.abs(logs)))
+    return factor, max(_SIGMA_FLOOR, robust_spread(np.asarray(logs) - np.log(factor)))
 
 
 def gap_of(sample: Sample, time: StepTime) -> float:

@@ -21,6 +21,7 @@ __all__ = [
     "fit_terms",
     "merge_rounds",
     "robust_sigma",
+    "robust_spread",
 ]
 
 Sample = Mapping[str, Any]
@@ -58,7 +59,7 @@ def _middle(rounds: Sequence[Sample]) -> Sample:
     """With `apart`: how far the rounds are from it, as a robust standard deviation of their logarithms."""
     seconds = np.array([s["seconds"] for s in rounds])
     middle = float(np.median(seconds))
-    return {**rounds[0], "seconds": middle, "apart": 1.4826 * float(np.median(np.abs(np.log(seconds / middle))))}
+    return {**rounds[0], "seconds": middle, "apart": robust_spread(np.log(seconds / middle))}
 
 
 def _with_best_ops(best: Sample, rounds: Sequence[Sample]) -> Sample:
@@ -289,5 +290,10 @@ def fit_terms(
 
 
 def robust_sigma(errors: Sequence[float]) -> float:
-    """Robust standard deviation of log errors: 1.4826 x median absolute value, at least 2 %."""
-    return max(0.02, 1.4826 * float(np.median(np.abs(errors)))) if errors else 0.2
+    """Robust standard deviation of log errors, at least 2 %; 0.2 where there are none."""
+    return max(0.02, robust_spread(errors)) if errors else 0.2
+
+
+def robust_spread(errors: npt.ArrayLike) -> float:
+    """1.4826 x median absolute value: the standard deviation of normal errors, whatever a quarter of outliers says."""
+    return 1.4826 * float(np.median(np.abs(errors)))

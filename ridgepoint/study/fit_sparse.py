@@ -33,7 +33,8 @@ def beside_dense(samples: Sequence[Sample], dense: Sequence[LinearLaw]) -> list[
 
     `dense`: the laws of the base calibration. Each round of the stage measures its fp32 kernel once more, and times of the same
     round are multiplied by how much that differs at as many rows, from memory or from the cache: a ratio to the base's laws is
-    what they are for, and machines drift in between. Without such a law or such samples they stay as they are.
+    what they are for, and machines drift in between. A round whose dense samples were lost is left out where another has them;
+    without any, or without such a law, times stay as they are.
     """
     law = next((x for x in dense if (x.format, x.act, x.rung) == ("fp32", "fp32", "dense")), None)
     rounds: dict[tuple[int, bool], list[Sample]] = defaultdict(list)
@@ -41,7 +42,13 @@ def beside_dense(samples: Sequence[Sample], dense: Sequence[LinearLaw]) -> list[
         if s["probe"] == "sparse reference" and "absent" not in s:
             rounds[_round(s)].append(s)
     drifts = {key: _drift(law, reference) for key, reference in rounds.items()} if law is not None else {}
-    return [_scaled(s, drifts) if s["probe"] == "sparse" and "absent" not in s else s for s in samples]
+    known = {hot for _, hot in drifts}
+    sparse = (s["probe"] == "sparse" and "absent" not in s for s in samples)
+    return [
+        _scaled(s, drifts) if of_rows else s
+        for s, of_rows in zip(samples, sparse, strict=True)
+        if not of_rows or _round(s) in drifts or s["hot"] not in known
+    ]
 
 
 def _round(sample: Sample) -> tuple[int, bool]:

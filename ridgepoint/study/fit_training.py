@@ -14,6 +14,7 @@ from ridgepoint.hardware.law import prefill_terms
 from ridgepoint.hardware.law_training import TrainingLaw, TrainingNet, pass_terms, product_terms
 from ridgepoint.hardware.nonnegative import fit_nonnegative
 from ridgepoint.prediction.training_step import far_of, far_operands, training_times
+from ridgepoint.study.fit import robust_spread
 from ridgepoint.study.net import training_net_plan
 
 __all__ = ["with_training"]
@@ -53,7 +54,7 @@ def _law(key: tuple[str, str, str], group: Sequence[Sample], target: Target, sou
         rest = np.arange(len(group)) != i
         guess = float(matrix[i] @ fit_nonnegative(matrix[rest], seconds[rest]))
         errors.append(abs(np.log(seconds[i] / guess)) if guess > 0 else 1.0)
-    sigma = min(max(_SIGMA_FLOOR, 1.4826 * float(np.median(errors))), _MOST_SIGMA)
+    sigma = min(max(_SIGMA_FLOOR, robust_spread(errors)), _MOST_SIGMA)
     terms = tuple(float(c) for c in fit_nonnegative(matrix, seconds))
     return TrainingLaw(
         subject=subject, sweep=sweep, dtype=dtype, form=group[0]["form"], terms=terms, sigma=sigma, source=source
@@ -96,7 +97,7 @@ def _nets(target: Target, samples: Sequence[Sample], source: str) -> tuple[Train
     return tuple(
         TrainingNet(
             dtype=dtype, factor=float(np.exp(np.median(values))), source=source,
-            sigma=max(_NET_FLOOR, 1.4826 * float(np.median(np.abs(np.asarray(values) - np.median(values))))),
+            sigma=max(_NET_FLOOR, robust_spread(np.asarray(values) - np.median(values))),
         )
         for dtype, values in logs.items()
     )  # fmt: skip

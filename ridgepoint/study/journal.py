@@ -18,10 +18,11 @@ FRESH = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One finished probe of a calibration: its title and what it measured."""
+    """One finished probe of a calibration: its title, what it measured and the seconds that it took."""
 
     title: str
     samples: Sequence[dict[str, Any]]
+    seconds: float = 0.0
 
 
 @contextmanager
@@ -58,13 +59,14 @@ def _recent(run: Record) -> bool:
 
 def keep_probe(store: Store, run: Record, probe: Probe, provenance: Provenance) -> None:
     """Write a finished probe; when this returns, no kill can lose it."""
-    content = {"title": probe.title, "samples": list(probe.samples)}
+    content = {"title": probe.title, "samples": list(probe.samples), "seconds": round(probe.seconds, 3)}
     store.append(new_record("probe", content, provenance, study=run.id))
 
 
 def kept_probes(store: Store, run_id: str) -> list[Probe]:
     """The finished probes of a calibration, oldest first."""
-    return [Probe(r.body["title"], r.body["samples"]) for r in store.records(kind="probe", study=run_id)]
+    kept = store.records(kind="probe", study=run_id)
+    return [Probe(r.body["title"], r.body["samples"], r.body.get("seconds", 0.0)) for r in kept]
 
 
 def samples_of(store: Store, calibration: Record) -> list[dict[str, Any]]:
@@ -83,21 +85,22 @@ def samples_of(store: Store, calibration: Record) -> list[dict[str, Any]]:
     return found
 
 
-def earlier(store: Store, now: Record) -> list[str]:
-    """Stages of sparse rows that this machine went through within a week with the same points and libraries, newest first.
+def earlier(store: Store, run: Record, samples: Sequence[dict[str, Any]]) -> list[str]:
+    """Stages of sparse rows that this machine went through in the week before `run` with the points of its `samples` and the
+    same libraries, newest first.
 
     Gathers depend on who else uses the core, for minutes at a time, which no single stage averages: those of other hours count
     as further rounds. Each brings its own dense reference, so that they need no common base.
     """
     mine = [
         r for r in store.records(kind="calibration")
-        if r.body.get("stage") == "sparse" and r.id != now.id and _like(r, now)
-        and timedelta(0) <= datetime.fromisoformat(now.created) - datetime.fromisoformat(r.created) < _WEEK
+        if r.body.get("stage") == "sparse" and _like(r, run)
+        and timedelta(0) <= datetime.fromisoformat(run.created) - datetime.fromisoformat(r.created) < _WEEK
     ]  # fmt: skip
     found: list[str] = []
-    points = _points(store, now)
+    points = _points(samples)
     for r in reversed(mine):
-        if points and _points(store, r) == points and "rehearsal" not in r.body["flags"]:
+        if points and _kept_points(store, r) == points and "rehearsal" not in r.body["flags"]:
             found.append(r.id)
         if r.body.get("earlier") == [] or len(found) == _MOST_EARLIER:  # it was the first, or asked to be
             break
@@ -112,12 +115,15 @@ def _like(one: Record, other: Record) -> bool:
     return what(one) == what(other)
 
 
-def _points(store: Store, calibration: Record) -> set[tuple[Any, ...]]:
-    names = ("kernel", "rung", "act", "m", "n", "k", "stored", "hot", "near_bytes", "first_bytes")
+def _kept_points(store: Store, calibration: Record) -> set[tuple[Any, ...]]:
     try:
-        samples = _own_samples(store, calibration)
+        return _points(_own_samples(store, calibration))
     except BadInput:  # imported without its probes
         return set()
+
+
+def _points(samples: Sequence[dict[str, Any]]) -> set[tuple[Any, ...]]:
+    names = ("kernel", "rung", "act", "m", "n", "k", "stored", "hot", "near_bytes", "first_bytes")
     return {tuple(s.get(name) for name in names) for s in samples if s["probe"] == "sparse" and "absent" not in s}
 
 

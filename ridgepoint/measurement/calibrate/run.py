@@ -1,7 +1,7 @@
 """One calibration, probe by probe, in the order of what a first answer needs most."""
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,8 +91,10 @@ ROUNDS = 3
 """Most is measured in every round, a third of a calibration apart: a neighbour's burst spoils one visit, rarely two."""
 
 
-def probes(settings: Settings, done: Collection[str] = ()) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
-    """(title, samples) of each probe whose title is not in `done`; each sample says its round.
+def probes(
+    settings: Settings, done: Mapping[str, float] | None = None
+) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+    """(title, samples) of each probe whose title is not in `done` (title -> seconds that it took); each sample says its round.
 
     The title is what a progress bar shows. A probe of a later round for which there is no time is one sample that says so.
     """
@@ -101,35 +103,44 @@ def probes(settings: Settings, done: Collection[str] = ()) -> Iterator[tuple[str
     torch.set_num_threads(1)
     linear: dict[LinearProbe, LinearBench | None] = {}
     nets: dict[str, ComposedBench | None] = {}
-    budget = _Budget(settings)
+    budget, done = _Budget(settings), done or {}
     for title, number, source in _probes(settings, linear, nets):
         if title in done:
+            budget.spend(title, number, done[title])
             continue
         source = budget.clocked(title, number, source)
         yield title, ({**sample, "round": number} for sample in source)
 
 
 class _Budget:
-    """Which probes of later rounds there is time for, by the clock of the wall."""
+    """Which probes of later rounds there is time for, by the clock of the wall; a resumed calibration goes on with its own."""
 
     def __init__(self, settings: Settings):
-        self._settings, self._begin = settings, time.monotonic()
-        self._first_s = 0.0
+        self._settings, self._spent_s, self._first_s = settings, 0.0, 0.0
         self._slow: set[str] = set()
 
     def clocked(self, title: str, number: int, source: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The probe's samples, or the one sample that says that it was left out."""
-        begin, name, s = time.monotonic(), title.partition(", round")[0], self._settings
+        begin, s = time.monotonic(), self._settings
         least = s.sparse_limit_s if s.stage == "sparse" else s.limit_s
         limit = max(least, (1.0 + s.later_share) * self._first_s)
-        if number > 0 and (name in self._slow or begin - self._begin > limit):
+        if number > 0 and (_name(title) in self._slow or self._spent_s > limit):
             yield {"probe": "left out", "of": title}
             return
         yield from source
+        self.spend(title, number, time.monotonic() - begin)
+
+    def spend(self, title: str, number: int, seconds: float) -> None:
+        """Count a finished probe."""
+        self._spent_s += seconds
         if number == 0:
-            self._first_s = time.monotonic() - self._begin
-            if not s.stage and time.monotonic() - begin > s.slow_probe_s:
-                self._slow.add(name)
+            self._first_s = self._spent_s
+            if not self._settings.stage and seconds > self._settings.slow_probe_s:
+                self._slow.add(_name(title))
+
+
+def _name(title: str) -> str:
+    return title.partition(", round")[0]
 
 
 def _probes(settings: Settings, linear: Linears, nets: Nets) -> Probes:
