@@ -22,6 +22,7 @@ from ridgepoint.measurement.session import Session
 from ridgepoint.store import Store, default_path
 from ridgepoint.study.batch.bet import paper_of
 from ridgepoint.study.batch.document import BatchAnswer
+from ridgepoint.study.batch.knee import knee_of
 from ridgepoint.study.batch.question import ask_batch
 from ridgepoint.study.batch.run import BatchEffort, batch_curve
 from ridgepoint.study.provenance import provenance
@@ -86,14 +87,17 @@ def one(model: str, side: str, isl: int, grid: tuple[int, ...], seconds: float, 
     left = [b for b in first.grid if b in swept and b not in chosen]
     known = {p.batch: p.seconds for p in few.curve}
     alone = dict(zip(first.grid, few.bet.curve.seconds, strict=True))
-    assert few.slo is not None and whole.slo is not None, "an objective was asked for"
+    assert few.slo is not None, "an objective was asked for"
+    knee = knee_of(list(swept), list(swept.values())).batch
     return {
         "model": few.bet.model, "side": few.bet.side, "grid": list(first.grid), "chosen": chosen, "swept_s": swept,
         "known_s": known, "predicted_s": alone, "knee": few.knee.batch, "knee_low": few.knee.low, "knee_high": few.knee.high,
-        "knee_swept": whole.knee.batch, "knee_predicted": few.bet.knee.batch,
-        "steps_apart": abs(first.grid.index(few.knee.batch) - first.grid.index(whole.knee.batch)),
+        "knee_swept": knee, "knee_predicted": few.bet.knee.batch,
+        "steps_apart": abs(first.grid.index(few.knee.batch) - first.grid.index(knee)),
+        "again": mape({p.batch: p.measured_s for p in few.points if p.measured_s}, swept, [b for b in chosen if b in swept]),
         "mape": mape(known, swept, left), "predicted_mape": mape(alone, swept, left), "slo_s": few.slo.bound_s,
-        "slo_batch": few.slo.batch, "slo_low": few.slo.low, "slo_high": few.slo.high, "slo_swept": whole.slo.batch,
+        "slo_batch": few.slo.batch, "slo_low": few.slo.low, "slo_high": few.slo.high,
+        "slo_swept": crossing(swept, few.slo.bound_s),
     }  # fmt: skip
 
 
@@ -107,6 +111,16 @@ def run(
     asked = ask_batch(model, side, isl=isl, grid=grid, slo=f"tpot={1e6 * bound:.0f}us", room_bytes=room)
     with Session() as session:
         return batch_curve(asked, store, provenance(), Quiet(), BatchEffort(seconds, every), room, session)
+
+
+def crossing(swept: dict[int, float], bound_s: float) -> int:
+    """The largest batch that keeps the bound by what was measured alone, interpolated in log batch and log time; 0: none does."""
+    batches, seconds = np.array(list(swept)), np.array(list(swept.values()))
+    keeps = np.nonzero(seconds <= bound_s)[0]
+    if not len(keeps) or keeps[-1] == len(seconds) - 1:
+        return int(batches[-1]) if len(keeps) else 0
+    beside = slice(keeps[-1], keeps[-1] + 2)
+    return int(np.exp(np.interp(math.log(bound_s), np.log(seconds[beside]), np.log(batches[beside]))))
 
 
 def mape(found: dict[int, float], swept: dict[int, float], batches: list[int]) -> float | None:
@@ -123,6 +137,7 @@ def summary(curves: list[dict[str, Any]]) -> dict[str, Any]:
         "batches": sum(len(c["grid"]) for c in curves),
         "mape": float(np.mean([c["mape"] for c in curves if c["mape"] is not None])),
         "predicted_mape": float(np.mean([c["predicted_mape"] for c in curves if c["predicted_mape"] is not None])),
+        "again": float(np.mean([c["again"] for c in curves if c["again"] is not None])),
         "slo_off": float(np.median([abs(c["slo_batch"] / c["slo_swept"] - 1) for c in both])) if both else math.nan,
         "slo_inside": sum(c["slo_low"] <= c["slo_swept"] <= c["slo_high"] for c in curves),
     }  # fmt: skip

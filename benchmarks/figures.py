@@ -75,7 +75,7 @@ def _batch(record: dict[str, Any]) -> dict[str, str]:
         "batch.near": f"{record['near']} of {record['n']}", "batch.same": f"{record['same']} of {record['n']}",
         "batch.points": f"{record['points']} of {record['batches']}", "batch.mape": _percent(record["mape"]),
         "batch.predicted_mape": _percent(record["predicted_mape"]), "batch.slo_off": _percent(record["slo_off"]),
-        "batch.slo_inside": f"{record['slo_inside']} of {record['n']}",
+        "batch.again": _percent(record["again"]), "batch.slo_inside": f"{record['slo_inside']} of {record['n']}",
     }  # fmt: skip
 
 

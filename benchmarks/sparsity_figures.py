@@ -24,13 +24,20 @@ def sparsity_figures(records: Path) -> dict[str, str]:
         apart = [abs(b["predicted"] - b["measured"]) for b in pairs]
         found["sparsity.within"] = f"{sum(a <= 0.10 for a in apart)} of {len(apart)}"
         if "moved" in record:
-            found["sparsity.moved"] = _percent(record["moved"]["rows"]["mean"])
-            found["sparsity.moved.most"] = _percent(record["moved"]["rows"]["most"])
+            moved = record["moved"]["rows"]
+            found["sparsity.moved.points"] = str(moved["points"])
+            found["sparsity.moved"] = _percent(moved["mean"])
+            found["sparsity.moved.most"] = _percent(moved["most"])
+            found["sparsity.moved.middle"] = _percent(moved["mean"] / math.sqrt(2.0))
         for kind, score in record["score"].items():
             found |= {
                 f"sparsity.{kind}.mape": _percent(score["mape"]),
                 f"sparsity.{kind}.sign": f"{score['signs_right']} of {score['effects']}",
             }
+    if record := read_record(records, "sparsity-before.json"):
+        rows = record["score"]["rows"]
+        found["sparsity.before.mape"] = _percent(rows["mape"])
+        found["sparsity.before.sign"] = f"{rows['signs_right']} of {rows['effects']}"
     if record := read_record(records, "gathers.json"):
         found["gathers.table"] = f"\n{_gathers(record['points'])}\n"
     if record := read_record(records, "prefetcher.json"):

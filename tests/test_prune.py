@@ -286,6 +286,10 @@ def test_a_target_has_sparse_rows_at_the_speed_of_its_base():
         return float(law.seconds(4, 500, 700, 1.0, density=0.2))
 
     assert at(3.0) == pytest.approx(at(1.0), rel=1e-6)
+    later = [{**s, "round": 1, "seconds": 1.2 * s["seconds"]} for s in base]
+    target = build_target([*base, *later], "x", {}, "x", "2026-01-01", "r")
+    assert target.repeat_sigma == pytest.approx(1.4826 * np.log(1.2) / 2**0.5)
+    assert build_target(base, "x", {}, "x", "2026-01-01", "r").repeat_sigma == 0.0
 
 
 def drifting(dense, slow, number, lost=False):

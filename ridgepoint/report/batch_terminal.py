@@ -38,7 +38,7 @@ __all__ = ["batch_answer_table", "batch_bet_panel", "batches_side_by_side"]
 _WIDE = 104
 _BAR = 20
 _LEGEND = (
-    "scaled: the prediction times measured / predicted of the batches beside it; error: predicted / measured - 1; "
+    "scaled: the prediction and what was measured at other batches, each weighed by its error; error: predicted / measured - 1; "
     "x2 gains: what a doubled batch multiplies throughput by; one beyond the knee is below 1.41x"
 )
 
@@ -49,7 +49,7 @@ def batch_bet_panel(bet: BatchBet) -> RenderableType:
 
 
 def batch_answer_table(answer: BatchAnswer) -> RenderableType:
-    """The curve as known: measured batches, the prediction scaled to them between, and what follows."""
+    """The curve as known: measured batches, the prediction scaled to them at the others, and what follows."""
     return _Table(answer)
 
 

@@ -75,7 +75,13 @@ def build_target(
     else:
         target = with_module_context(with_context(target, samples, source), samples)
         target = with_training(with_compiled(target, samples, source), samples, source)
-    return msgspec.structs.replace(target, checks={**_checks(target, samples, repeats), **gpu_checks(samples)})
+    checks = {**_checks(target, samples, repeats), **gpu_checks(samples)}
+    return msgspec.structs.replace(target, checks=checks, repeat_sigma=_repeat_sigma(repeats))
+
+
+def _repeat_sigma(repeats: Sequence[float]) -> float:
+    """Of one visit: a ratio of two has √2 as much."""
+    return robust_spread(np.log(repeats)) / 2**0.5 if repeats else 0.0
 
 
 def _with_cold_code(target: Target, extra: Mapping[tuple[str, str], tuple[float, float]]) -> Target:

@@ -1,6 +1,6 @@
-"""The curve by batch as it is known: predicted, then scaled by what was measured, with errors that shrink beside it."""
+"""The curve by batch as it is known: what was predicted and what was measured, each weighed by its error."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,34 +96,71 @@ class Estimate:
 
 
 def estimate_of(paper: Paper, measured: Mapping[int, Measured]) -> Estimate:
-    """The predicted curve times measured / predicted, interpolated in log batch between measured batches and held constant
-    beyond them.
+    """The predicted curve and the measured step times, each weighed by its error (Gaussian process regression on
+    log(measured / predicted); Rasmussen and Williams 2006, equations 2.23 and 2.24).
 
-    The error of a scaled step time: that of its ratio to the nearest measured batch on each side, both together where
-    there are two (as if they were independent), and the measurement's own. Ignored: that errors of neighbours are alike.
+    The prior has mean 0 and the covariance that `sigma` and `apart` imply; the noise is that of the measurements, as if they were
+    independent. Where they lie farther from the prediction than both errors allow (chi-squared per measurement above 1, the ratio
+    of Birge 1932), a factor that all batches share is left open as far as it must be, and where that is not enough, all of the
+    prior's errors are widened: a prediction that is wrong by a factor is not believed because it was sure of itself. Ignored:
+    that the widening is itself uncertain.
     """
-    at = paper.at
-    whole = paper.apart[at]
+    whole = paper.apart[paper.at]
     if not measured:
         return Estimate(paper, paper.seconds, paper.sigma, whole)
     known = [i for i, batch in enumerate(paper.grid) if batch in measured]
-    places, x = np.log([paper.grid[i] for i in known]), np.log(paper.batch)
     points = [measured[paper.grid[i]] for i in known]
-    ratios = np.log([p.seconds for p in points]) - np.log(paper.seconds[at[known]])
-    sigma = _sigma(paper, known, x, np.interp(x, places, [p.sigma for p in points]))
-    seconds = paper.seconds * np.exp(np.interp(x, places, ratios))
-    both = np.hypot(*np.meshgrid(sigma[at], sigma[at]))
-    return Estimate(paper, seconds, sigma, np.minimum(both, np.maximum(whole, 2**0.5 * SETTLED)))
+    logs = np.log([p.seconds for p in points]) - np.log(paper.seconds[paper.at[known]])
+    noise = np.diag([p.sigma**2 for p in points])
+    shared = _shared(paper)
+    seen = _possible(shared[paper.at[known]][:, known])
+    common, wide = _widened(seen, noise, logs)
+    seen, shared, sigma2 = wide * seen + common, wide * shared + common, wide * paper.sigma**2 + common
+    gain = np.linalg.solve(seen + noise, shared[:, known].T).T
+    left = sigma2 - np.einsum("ij,ij->i", gain, shared[:, known])
+    pairs = shared[paper.at] - gain[paper.at] @ shared[paper.at][:, known].T
+    variance = np.diag(pairs)
+    apart = np.sqrt(np.maximum(variance[:, None] + variance[None, :] - pairs - pairs.T, 0.0))
+    return Estimate(paper, paper.seconds * np.exp(gain @ logs), np.sqrt(np.maximum(left, _LEAST**2)), apart)
 
 
-def _sigma(paper: Paper, known: list[int], x: _Floats, own: _Floats) -> _Floats:
-    places = np.log([paper.grid[i] for i in known])
-    precision = np.zeros(len(x))
-    for side in (-1, 1):
-        here = np.searchsorted(places, x, side="right") - 1 if side < 0 else np.searchsorted(places, x, side="left")
-        there = (here >= 0) & (here < len(known))
-        column = np.asarray(known)[np.clip(here, 0, len(known) - 1)]
-        apart = np.maximum(paper.apart[np.arange(len(x)), column], 1e-9)
-        precision += np.where(there, apart**-2.0, 0.0)
-    exact = np.isin(np.round(np.exp(x)).astype(int), [paper.grid[i] for i in known])
-    return np.where(exact, own, np.hypot(own, precision**-0.5))
+_LEAST = 1e-3
+"""Standard deviation below which rounding decides."""
+
+
+def _shared(paper: Paper) -> _Floats:
+    """Covariance [n, g] of the log errors: var(a) + var(b) - var(a - b) = 2 cov(a, b)."""
+    return 0.5 * (paper.sigma[:, None] ** 2 + paper.sigma[paper.at][None, :] ** 2 - paper.apart**2)
+
+
+def _possible(covariance: _Floats) -> _Floats:
+    """The nearest matrix without negative eigenvalues: errors of ratios that were put together from maxima may leave some."""
+    values, vectors = np.linalg.eigh(0.5 * (covariance + covariance.T))
+    found: _Floats = (vectors * np.maximum(values, 0.0)) @ vectors.T
+    return found
+
+
+def _widened(seen: _Floats, noise: _Floats, logs: _Floats) -> tuple[float, float]:
+    """The least variance of a common factor, and then the least factor on the prior, under which measurements are no surprise."""
+
+    def surprise(common: float, wide: float) -> float:
+        return float(logs @ np.linalg.solve(wide * seen + common + noise, logs)) / len(logs)
+
+    common = _least(lambda x: surprise(x, 1.0), float(np.min(np.diag(noise))))
+    return common, 1.0 + _least(lambda x: surprise(common, 1.0 + x), 1.0)
+
+
+def _least(surprise: Callable[[float], float], unit: float) -> float:
+    """The least x from 0 to `_MOST` units at which a falling function is at most 1; the end where it is nowhere."""
+    if surprise(0.0) <= 1.0:
+        return 0.0
+    low, high = 0.0, unit
+    while surprise(high) > 1.0 and high < _MOST * unit:
+        low, high = high, 4.0 * high
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if surprise(middle) > 1.0 else (low, middle)
+    return high
+
+
+_MOST = 4.0**12

@@ -1,5 +1,6 @@
 """What follows from a batch study's points: the curve as known, its knee, the SLO's batch, energy and one line."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,13 +18,14 @@ from ridgepoint.study.units import unit_of
 __all__ = ["known", "settle_batch", "upto"]
 
 
-def known(points: Sequence[BatchPoint]) -> dict[int, Measured]:
-    """The measured step times; their error is half the interquartile range of the steps and what more steps do not mend."""
+def known(points: Sequence[BatchPoint], repeat_sigma: float) -> dict[int, Measured]:
+    """The measured step times; their error is half the interquartile range of the steps, what more steps do not mend, and how
+    far this machine's visits to the same point were apart when it was calibrated (`repeat_sigma`)."""
     found = {}
     for p in points:
         if p.measured_s is not None and p.measured_low_s is not None:
             half = 1 - p.measured_low_s / p.measured_s
-            found[p.batch] = Measured(p.measured_s, float(np.hypot(SETTLED, half)))
+            found[p.batch] = Measured(p.measured_s, math.hypot(SETTLED, half, repeat_sigma))
     return found
 
 
@@ -39,7 +41,7 @@ def settle_batch(
 ) -> BatchAnswer:  # fmt: skip
     """The answer that follows from the points; computed from what is stored, so a resumed run ends alike."""
     points = sorted(points, key=lambda p: p.batch)
-    paper, measured = paper_of(question), known(points)
+    paper, measured = paper_of(question), known(points, question.setting.target.repeat_sigma)
     estimate, end = estimate_of(paper, measured), upto(question, points)
     knee = knee_card(estimate.knee(end))
     slo = slo_card(question, estimate, end)
@@ -62,8 +64,11 @@ def settle_batch(
 def _curve(bet: BatchBet, estimate: Estimate, measured: dict[int, Measured], end: int) -> tuple[CurvePoint, ...]:
     out = []
     for i, batch in enumerate(bet.grid):
-        seconds, spread = float(estimate.grid_seconds[i]), float(np.exp(Z80 * estimate.grid_sigma[i]))
-        how = "measured" if batch in measured else "scaled prediction" if measured else "prediction"
+        seconds, sigma = float(estimate.grid_seconds[i]), float(estimate.grid_sigma[i])
+        how = "scaled prediction" if measured else "prediction"
+        if batch in measured:
+            how, seconds, sigma = "measured", measured[batch].seconds, measured[batch].sigma
+        spread = float(np.exp(Z80 * sigma))
         out.append(
             CurvePoint(
                 batch=batch, seconds=seconds, low=seconds / spread, high=seconds * spread,
