@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
 README = ROOT / "README.md"
 DATASHEET = ROOT / "docs" / "datasheet.md"
-DOCUMENTS = (README, *(ROOT / "docs" / f"{name}.md" for name in ("quantisation", "sparsity")))
+DOCUMENTS = (README, *(ROOT / "docs" / f"{name}.md" for name in ("batch", "quantisation", "sparsity")))
 """Texts with figures between comments."""
 _TABLE = re.compile(r"(<!-- (held-out|held-out-gpus) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 _FIGURE = re.compile(r"<!-- figure: ([\w.-]+) -->(.*?)<!-- /figure -->", re.DOTALL)
