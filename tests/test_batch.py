@@ -197,20 +197,21 @@ def test_a_third_is_measured_and_the_rest_is_the_prediction_scaled(store):
     assert set(how.values()) == {"measured", "scaled prediction"}
     for p in answer.curve:
         if p.how == "measured":
-            assert p.seconds == pytest.approx(session.seconds(p.batch))
+            assert p.seconds == pytest.approx(session.seconds(p.batch), rel=0.05)
         assert p.low < p.seconds < p.high and p.tokens_per_s == pytest.approx(p.batch / p.seconds)
     assert answer.error == pytest.approx(np.mean([abs(p.predicted_s / p.measured_s - 1) for p in answer.points]))
 
 
-def test_where_visits_are_far_apart_the_prediction_counts_for_more_and_a_measurement_is_shown_as_it_was(store):
+def test_where_visits_are_far_apart_the_prediction_counts_for_more(store):
     asked = question()
     noisy = replace(asked, setting=replace(asked.setting, target=changed(asked.setting.target, repeat_sigma=0.2)))
     predicted = dict(zip(asked.grid, paper_of(asked).seconds[paper_of(asked).at].tolist(), strict=True))
     answers = [run(q, store, Scripted(store, lambda b: 1.1 * predicted[b]), EVERY) for q in (asked, noisy)]
     quiet, shaky = ({p.batch: p for p in answer.curve} for answer in answers)
     for batch in asked.grid:
-        assert quiet[batch].seconds == shaky[batch].seconds == pytest.approx(1.1 * predicted[batch])
-        assert shaky[batch].high / shaky[batch].low > 1.2 * quiet[batch].high / quiet[batch].low
+        assert predicted[batch] < shaky[batch].seconds < quiet[batch].seconds <= 1.1 * predicted[batch]
+        assert shaky[batch].high / shaky[batch].low > quiet[batch].high / quiet[batch].low
+    assert all(p.measured_s == pytest.approx(1.1 * predicted[p.batch]) for answer in answers for p in answer.points)
     few = [run(q, store, Scripted(store, lambda b: 1.1 * predicted[b])) for q in (asked, noisy)]
     near, far = ([p.seconds / predicted[p.batch] for p in answer.curve if p.how != "measured"] for answer in few)
     assert max(far) < min(near) <= 1.1 and min(far) > 1.0
@@ -371,7 +372,15 @@ def test_the_page_stands_alone_and_says_what_is_measured(store):
     page = batch_html(answer)
     assert page == batch_html(answer)
     assert "<script" not in page and "http:" not in page and "https:" not in page and "src=" not in page
-    for word in ("knee.half-gain.v1", "wall.v1", "slo.v1", "scaled prediction", "memory ends", "equal throughput"):
+    for word in (
+        "knee.half-gain.v1",
+        "wall.v1",
+        "slo.v1",
+        "weighed by their errors",
+        "as measured",
+        "memory ends",
+        "equal throughput",
+    ):
         assert word in page
 
 
@@ -391,7 +400,7 @@ def test_tables_hold_their_figures_at_any_width(store, width):
         console.print(what)
     text = console.export_text()
     assert all(len(line) <= width for line in text.splitlines())
-    for word in ("knee", "keeps", "over", "measured", "scaled", "test-target", f"{answer.curve[-1].tokens_per_s:,.0f}"):
+    for word in ("knee", "keeps", "over", "measured", "step", "test-target", f"{answer.curve[-1].tokens_per_s:,.0f}"):
         assert word in text
 
 

@@ -15,6 +15,7 @@ from ridgepoint.report.batch_words import (
     knee_mark,
     loss_words,
     mean_error_words,
+    measured_words,
     memory_words,
     method_words,
     mfu_words,
@@ -35,10 +36,10 @@ from ridgepoint.study.batch.document import BatchAnswer, BatchBet, CurvePoint
 
 __all__ = ["batch_answer_table", "batch_bet_panel", "batches_side_by_side"]
 
-_WIDE = 104
-_BAR = 20
+_WIDE, _UTILISED = 104, 8
+_BAR = 10
 _LEGEND = (
-    "scaled: the prediction and what was measured at other batches, each weighed by its error; error: predicted / measured - 1; "
+    "step: what was predicted and what was measured, each weighed by its error; error: predicted / measured - 1; "
     "x2 gains: what a doubled batch multiplies throughput by; one beyond the knee is below 1.41x"
 )
 
@@ -49,7 +50,7 @@ def batch_bet_panel(bet: BatchBet) -> RenderableType:
 
 
 def batch_answer_table(answer: BatchAnswer) -> RenderableType:
-    """The curve as known: measured batches, the prediction scaled to them at the others, and what follows."""
+    """The curve as known, what was measured beside it, and what follows."""
     return _Table(answer)
 
 
@@ -159,7 +160,7 @@ class _Table:
         yield Rule(Text("the curve, measured", style="bold"), align="left", style="dim")
         yield line(question_words(answer.bet), "bold")
         yield Text()
-        yield _curve(answer, options.max_width >= _WIDE)
+        yield _curve(answer, options.max_width >= _WIDE + (_UTILISED if answer.bet.curve.flops else 0))
         yield line(_LEGEND, "dim")
         yield Text()
         yield Text(clean(answer.verdict), style="bold")
@@ -174,10 +175,10 @@ def _curve(answer: BatchAnswer, wide: bool) -> Table:
     names = [
         "batch",
         "predicted",
-        "step",
-        "<",
-        *(["80 %"] if wide else []),
+        "measured",
         "error",
+        "step",
+        *(["80 %"] if wide else []),
         f"{unit(bet)}/s",
         "x2 gains",
         "knee",
@@ -188,21 +189,20 @@ def _curve(answer: BatchAnswer, wide: bool) -> Table:
     most = max(p.tokens_per_s for p in points)
     for i, gain in enumerate(gains([p.seconds for p in points], bet.grid)):
         p = points[i]
-        cells = [str(p.batch), show_time(bet.curve.seconds[i]), show_time(p.seconds), _how(answer, p)]
+        seen = point_at(answer, p.batch)
+        cells = [
+            str(p.batch),
+            show_time(bet.curve.seconds[i]),
+            measured_words(p, seen),
+            error_words(seen),
+            show_time(p.seconds),
+        ]
         cells += [span_words(p.low, p.high)] if wide else []
-        cells += [
-            error_words(point_at(answer, p.batch)), rate_words(p.tokens_per_s), _gain(gain), knee_mark(answer.knee, p.batch),
-        ]  # fmt: skip
+        cells += [rate_words(p.tokens_per_s), _gain(gain), knee_mark(answer.knee, p.batch)]
         cells += [slo_mark(answer.slo, p.low, p.seconds, p.high)] if answer.slo else []
         cells += [mfu_words(bet, i, p.seconds)] if bet.curve.flops else []
         add(table, *cells, *([_bar(p, most)] if wide else []), style="" if p.fits else "dim")
     return table
-
-
-def _how(answer: BatchAnswer, p: CurvePoint) -> str:
-    if not p.fits:
-        return "does not fit"
-    return {"measured": "measured", "scaled prediction": "scaled", "prediction": "predicted"}[p.how]
 
 
 def _bar(p: CurvePoint, most: float) -> str:

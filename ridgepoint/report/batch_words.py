@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ridgepoint.quantity import show, show_bytes, show_time
 from ridgepoint.report.words import ABSENT, clean, percent, signed
 from ridgepoint.study.batch.bet import rate_words
-from ridgepoint.study.batch.document import BatchAnswer, BatchBet, BatchPoint, KneeCard, SloCard, WallCard
+from ridgepoint.study.batch.document import BatchAnswer, BatchBet, BatchPoint, CurvePoint, KneeCard, SloCard, WallCard
 from ridgepoint.study.units import unit_of
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "knee_mark",
     "loss_words",
     "mean_error_words",
+    "measured_words",
     "memory_words",
     "method_words",
     "mfu_words",
@@ -98,6 +99,13 @@ def wall_words(wall: WallCard | None) -> str:
 def point_at(answer: BatchAnswer, batch: int) -> BatchPoint | None:
     """What was tried at that batch."""
     return next((p for p in answer.points if p.batch == batch), None)
+
+
+def measured_words(curve: CurvePoint, point: BatchPoint | None) -> str:
+    """Step time as it was measured at a batch of the curve."""
+    if not curve.fits:
+        return "does not fit"
+    return ABSENT if point is None or not point.measured_s else show_time(point.measured_s)
 
 
 def error_words(point: BatchPoint | None) -> str:

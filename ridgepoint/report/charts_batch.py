@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ridgepoint.quantity import show_bytes, show_time
-from ridgepoint.report.batch_words import error_words, point_at, span_words, unit
+from ridgepoint.report.batch_words import error_words, measured_words, point_at, span_words, unit
 from ridgepoint.report.scale import log_scale
 from ridgepoint.report.svg import Plot, area, axes, element, label, line, mark, picture
 from ridgepoint.study.batch.bet import rate_words
@@ -20,10 +20,14 @@ _FAR = 32
 def decision_chart(answer: BatchAnswer) -> str:
     """Throughput against latency of a step, a dot for each batch; the dotted line through the knee has equal throughput /
     latency, and no batch of the curve lies above it by more than a tie."""
-    points, bet = answer.curve, answer.bet
+    points, bet, seen = answer.curve, answer.bet, _seen(answer)
     foretold = [t / s for t, s in zip(bet.curve.tokens, bet.curve.seconds, strict=True)]
-    x = log_scale([*(p.seconds for p in points), *bet.curve.seconds, *_bound(answer)], margin=0.05, least=2.0)
-    y = log_scale([*(p.tokens_per_s for p in points), *foretold], margin=0.08, least=2.0)
+    x = log_scale(
+        [*(p.seconds for p in points), *(s for s, _ in seen), *bet.curve.seconds, *_bound(answer)],
+        margin=0.05,
+        least=2.0,
+    )
+    y = log_scale([*(p.tokens_per_s for p in points), *(rate for _, rate in seen), *foretold], margin=0.08, least=2.0)
     plot = Plot(x, y, left=62.0, right=WIDTH - 14.0, top=34.0, bottom=HEIGHT - 44.0)
     knee = next(p for p in points if p.batch == answer.knee.batch)
     still = [
@@ -35,18 +39,18 @@ def decision_chart(answer: BatchAnswer) -> str:
         _ring(plot, knee.seconds, knee.tokens_per_s),
         *_batch_labels(plot, points),
     ]
-    marks = [_dot(plot, answer, p, p.seconds, p.tokens_per_s) for p in points]
+    marks = [_dot(plot, answer, p, *at) for p, at in zip(points, seen, strict=True)]
     said = f"Throughput against latency of a step. {_all_words(answer)} Knee at batch {answer.knee.batch}."
     return picture(WIDTH, HEIGHT, said, still, marks)
 
 
 def throughput_chart(answer: BatchAnswer) -> str:
     """Throughput by batch with its 80 % interval, the knee and where memory ends."""
-    points, bet = answer.curve, answer.bet
+    points, bet, seen = answer.curve, answer.bet, _seen(answer)
     rates = [p.tokens_per_s for p in points]
     low, high = ([p.tokens_per_s * p.seconds / end(p) for p in points] for end in (lambda p: p.high, lambda p: p.low))
     foretold = [t / s for t, s in zip(bet.curve.tokens, bet.curve.seconds, strict=True)]
-    plot = _by_batch(answer, [*low, *high, *foretold])
+    plot = _by_batch(answer, [*low, *high, *foretold, *(rate for _, rate in seen)])
     still = [
         *axes(plot, bet.grid, "batch", {v: rate_words(v) for v in plot.y.ticks(5)}),
         area(plot, bet.grid, low, high, "band"),
@@ -55,15 +59,15 @@ def throughput_chart(answer: BatchAnswer) -> str:
         *_wall(plot, answer),
         _ring(plot, answer.knee.batch, rates[bet.grid.index(answer.knee.batch)]),
     ]
-    marks = [_dot(plot, answer, p, p.batch, p.tokens_per_s) for p in points]
+    marks = [_dot(plot, answer, p, p.batch, rate) for p, (_, rate) in zip(points, seen, strict=True)]
     return picture(WIDTH, HEIGHT, f"{unit(bet)} a second by batch. {_all_words(answer)}", still, marks)
 
 
 def latency_chart(answer: BatchAnswer) -> str:
     """Time of a step by batch with its 80 % interval, the objective and where memory ends."""
-    points, bet = answer.curve, answer.bet
+    points, bet, seen = answer.curve, answer.bet, _seen(answer)
     low, high = [p.low for p in points], [p.high for p in points]
-    plot = _by_batch(answer, [*low, *high, *bet.curve.seconds, *_bound(answer)])
+    plot = _by_batch(answer, [*low, *high, *(s for s, _ in seen), *bet.curve.seconds, *_bound(answer)])
     still = [
         *axes(plot, bet.grid, "batch", {v: show_time(v) for v in plot.y.ticks(5)}),
         area(plot, bet.grid, low, high, "band"),
@@ -72,8 +76,15 @@ def latency_chart(answer: BatchAnswer) -> str:
         *_wall(plot, answer),
         *_slo_line(plot, answer.slo, None),
     ]
-    marks = [_dot(plot, answer, p, p.batch, p.seconds) for p in points]
+    marks = [_dot(plot, answer, p, p.batch, s) for p, (s, _) in zip(points, seen, strict=True)]
     return picture(WIDTH, HEIGHT, f"Time of a step by batch. {_all_words(answer)}", still, marks)
+
+
+def _seen(answer: BatchAnswer) -> list[tuple[float, float]]:
+    """(seconds, throughput) of each batch as it was measured; as the curve has it where it was not."""
+    measured = {p.batch: p.measured_s for p in answer.points if p.measured_s}
+    times = [(p, measured.get(p.batch, p.seconds)) for p in answer.curve]
+    return [(seconds, p.tokens_per_s * p.seconds / seconds) for p, seconds in times]
 
 
 def memory_chart(answer: BatchAnswer) -> str:
@@ -194,11 +205,11 @@ def _dot(plot: Plot, answer: BatchAnswer, p: CurvePoint, x: float, y: float) -> 
 
 def _words(answer: BatchAnswer, p: CurvePoint) -> str:
     """One batch in words."""
-    how = {"measured": "measured", "scaled prediction": "scaled", "prediction": "predicted"}[p.how]
-    error = f", predicted {error_words(point_at(answer, p.batch))}" if p.how == "measured" else ""
+    seen = point_at(answer, p.batch)
+    measured = f"measured {measured_words(p, seen)}, predicted {error_words(seen)}; " if p.how == "measured" else ""
     fits = "" if p.fits else ", does not fit"
     rate = f"{rate_words(p.tokens_per_s)} {unit(answer.bet)}/s"
-    return f"batch {p.batch}: {how} {show_time(p.seconds)} ({span_words(p.low, p.high)}){error}, {rate}{fits}"
+    return f"batch {p.batch}: {measured}step {show_time(p.seconds)} ({span_words(p.low, p.high)}), {rate}{fits}"
 
 
 def _all_words(answer: BatchAnswer) -> str:

@@ -8,6 +8,7 @@ from ridgepoint.report.batch_words import (
     knee_mark,
     loss_words,
     mean_error_words,
+    measured_words,
     method_words,
     mfu_words,
     point_at,
@@ -77,7 +78,7 @@ def _ends(low: int, high: int) -> str:
 
 def _pictures(answer: BatchAnswer) -> str:
     keys = [
-        ("line", "the curve as known"), ("seen", "measured"), ("hollow", "prediction scaled to the measured ones"),
+        ("line", "prediction and measurements, weighed by their errors"), ("seen", "as measured"), ("hollow", "not measured"),
         ("aline", "as predicted before"), ("band", "80 % interval"), ("ring", "knee"),
         ("equal-key", "equal throughput / latency"), ("wall-key", "memory ends"),
     ]  # fmt: skip
@@ -96,17 +97,16 @@ def _pictures(answer: BatchAnswer) -> str:
 
 def _figures(answer: BatchAnswer) -> str:
     bet = answer.bet
-    head = ["batch", "predicted", "80 %", "step", "80 %", "how", "error", f"{unit(bet)}/s", "x2 gains", "knee"]
+    head = ["batch", "predicted", "80 %", "measured", "error", "step", "80 %", f"{unit(bet)}/s", "x2 gains", "knee"]
     head += ["SLO"] if answer.slo else []
     head += ["MFU"] if bet.curve.flops else []
     rows = []
     for i, gain in enumerate(gains([p.seconds for p in answer.curve], bet.grid)):
-        p = answer.curve[i]
+        p, seen = answer.curve[i], point_at(answer, answer.curve[i].batch)
         words = [
             str(p.batch), show_time(bet.curve.seconds[i]), span_words(bet.curve.low[i], bet.curve.high[i]),
-            show_time(p.seconds), span_words(p.low, p.high), p.how if p.fits else "does not fit",
-            error_words(point_at(answer, p.batch)), rate_words(p.tokens_per_s),
-            ABSENT if gain is None else f"{gain:.2f}x", knee_mark(answer.knee, p.batch),
+            measured_words(p, seen), error_words(seen), show_time(p.seconds), span_words(p.low, p.high),
+            rate_words(p.tokens_per_s), ABSENT if gain is None else f"{gain:.2f}x", knee_mark(answer.knee, p.batch),
         ]  # fmt: skip
         words += [slo_mark(answer.slo, p.low, p.seconds, p.high)] if answer.slo else []
         words += [mfu_words(bet, i, p.seconds)] if bet.curve.flops else []

@@ -135,7 +135,8 @@ class BatchPoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One batch of the curve as it is known in the end; `how` tells a measurement from a prediction."""
+    """One batch of the curve as it is known in the end, prediction and measurements weighed by their errors; `how` tells whether
+    the batch itself was measured, and its `BatchPoint` what was measured."""
 
     batch: int
     seconds: float

@@ -65,9 +65,7 @@ def _curve(bet: BatchBet, estimate: Estimate, measured: dict[int, Measured], end
     out = []
     for i, batch in enumerate(bet.grid):
         seconds, sigma = float(estimate.grid_seconds[i]), float(estimate.grid_sigma[i])
-        how = "scaled prediction" if measured else "prediction"
-        if batch in measured:
-            how, seconds, sigma = "measured", measured[batch].seconds, measured[batch].sigma
+        how = "measured" if batch in measured else "scaled prediction" if measured else "prediction"
         spread = float(np.exp(Z80 * sigma))
         out.append(
             CurvePoint(
