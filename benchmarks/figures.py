@@ -71,7 +71,10 @@ def figures(records: Path = RECORDS) -> dict[str, str]:
 
 
 def _batch(record: dict[str, Any]) -> dict[str, str]:
+    apart = [abs(c["grid"].index(c["knee_predicted"]) - c["grid"].index(c["knee_swept"])) for c in record["curves"]]
     return {
+        "batch.predicted_near": f"{sum(x <= 1 for x in apart)} of {record['n']}",
+        "batch.predicted_same": f"{sum(x == 0 for x in apart)} of {record['n']}",
         "batch.near": f"{record['near']} of {record['n']}", "batch.same": f"{record['same']} of {record['n']}",
         "batch.points": f"{record['points']} of {record['batches']}", "batch.mape": _percent(record["mape"]),
         "batch.predicted_mape": _percent(record["predicted_mape"]), "batch.slo_off": _percent(record["slo_off"]),

@@ -48,6 +48,9 @@ def sparsity_figures(records: Path) -> dict[str, str]:
         found["prefetcher.law.elsewhere"], found["prefetcher.without.elsewhere"], found["prefetcher.best.elsewhere"] = (
             _percent(math.expm1(e["elsewhere"])) for e in (record["law"], record["without"], best)
         )
+        there = min(record["sweep"], key=lambda x: x["elsewhere"])
+        found["prefetcher.elsewhere.exponents"] = f"{there['p']:g} and {there['q']:g}"
+        found["prefetcher.elsewhere.best"] = _percent(math.expm1(there["elsewhere"]))
         found["prefetcher.exponents"] = f"{best['p']:g} and {best['q']:g}"
         found["prefetcher.shapes"] = str(record["shapes"])
     if record := read_record(records, "pruned.json"):

@@ -120,7 +120,8 @@ def test_the_predicted_curve_is_the_step_times_and_its_errors_vanish_against_the
         assert paper.seconds[i] == pytest.approx(float(time.seconds)) and paper.sigma[i] == pytest.approx(
             float(time.sigma)
         )
-    square = paper.apart[paper.at]
+    square = paper.apart
+    assert square.shape == (9, 9)
     assert np.all(np.diag(square) == 0) and np.allclose(square, square.T) and np.all(square >= 0)
     large = paper_of(question(grid=(1, 50_000)))
     assert len(large.batch) <= 4098 and {1, 50_000} <= set(large.batch.tolist())
@@ -211,6 +212,8 @@ def test_where_visits_are_far_apart_the_prediction_counts_for_more(store):
     for batch in asked.grid:
         assert predicted[batch] < shaky[batch].seconds < quiet[batch].seconds <= 1.1 * predicted[batch]
         assert shaky[batch].high / shaky[batch].low > quiet[batch].high / quiet[batch].low
+    told = [[f for f in answer.flags if "how far visits" in f] for answer in answers]
+    assert len(told[0]) == 1 and not told[1], "the test's target does not know"
     assert all(p.measured_s == pytest.approx(1.1 * predicted[p.batch]) for answer in answers for p in answer.points)
     few = [run(q, store, Scripted(store, lambda b: 1.1 * predicted[b])) for q in (asked, noisy)]
     near, far = ([p.seconds / predicted[p.batch] for p in answer.curve if p.how != "measured"] for answer in few)

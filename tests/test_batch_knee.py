@@ -123,7 +123,7 @@ def test_the_interval_has_what_the_errors_leave_open():
 def paper(seconds, grid=GRID, sigma=0.1, apart=0.06) -> Paper:
     batch = np.arange(grid[0], grid[-1] + 1)
     dense = np.exp(np.interp(np.log(batch), np.log(grid), np.log(seconds)))
-    logs = np.log2(batch)[:, None] - np.log2(grid)[None, :]
+    logs = np.log2(grid)[:, None] - np.log2(grid)[None, :]
     between = np.where(logs == 0, 0.0, np.hypot(apart, 0.03 * np.sqrt(np.abs(logs))))
     return Paper(batch, dense, np.full(len(batch), sigma), tuple(grid), between)
 
@@ -135,8 +135,8 @@ def test_nothing_measured_is_the_prediction():
 
 def covariance(on_paper: Paper) -> np.ndarray:
     """Of the log errors at the grid, from the errors and those of the ratios."""
-    sigma, apart = on_paper.sigma[on_paper.at], on_paper.apart[on_paper.at]
-    return 0.5 * (sigma[:, None] ** 2 + sigma[None, :] ** 2 - apart**2)
+    sigma = on_paper.sigma[on_paper.at]
+    return 0.5 * (sigma[:, None] ** 2 + sigma[None, :] ** 2 - on_paper.apart**2)
 
 
 @given(st.dictionaries(st.sampled_from(GRID), st.tuples(st.floats(-0.04, 0.04), st.floats(0.02, 0.3)), min_size=1))
@@ -156,7 +156,7 @@ def test_prediction_and_measurements_are_weighed_by_their_errors(found):
     assert np.allclose(np.log(known.grid_seconds / [1.0 + b / 16 for b in GRID]), after @ pull, atol=1e-9)
     assert np.allclose(known.grid_sigma, np.sqrt(np.diag(after)), rtol=1e-6)
     assert known.apart[2, 6] == pytest.approx(math.sqrt(after[2, 2] + after[6, 6] - 2 * after[2, 6]), rel=1e-6)
-    assert np.all(known.grid_sigma <= on_paper.sigma[on_paper.at] + 1e-12), "to measure never makes less sure"
+    assert np.all(known.grid_sigma <= on_paper.sigma[on_paper.at] + 1e-12), "no surprise: to measure makes surer"
 
 
 def test_a_sure_measurement_is_believed_and_a_noisy_one_in_part():
@@ -181,6 +181,41 @@ def test_a_prediction_that_is_wrong_by_a_factor_is_scaled_by_it(seconds, batches
     assert np.allclose(found.grid_seconds[measured], factor * np.asarray(seconds)[measured], rtol=0.05)
     rtol = 0.15 if abs(math.log(factor)) < 0.25 else 0.05  # within its errors, a prediction is believed in part
     assert np.allclose(found.grid_seconds, factor * np.asarray(seconds), rtol=rtol)
+
+
+def test_measurements_far_apart_widen_the_curve_and_do_not_move_it():
+    """A factor that all share explains no scatter, and one bad visit is no reason to believe it."""
+    on_paper, logs = paper([1.0] * 9), {2: -0.5, 32: 0.5}
+    known = estimate_of(on_paper, {b: Measured(math.exp(x), 0.1) for b, x in logs.items()})
+    at, off = [GRID.index(b) for b in logs], np.array(list(logs.values()))
+    prior = covariance(on_paper)
+    total = prior[np.ix_(at, at)] + 0.01 * np.eye(2)
+    gain = np.linalg.solve(total, prior[at]).T
+    assert np.allclose(np.log(known.grid_seconds), gain @ off)
+    surprise = off @ np.linalg.solve(total, off) / 2
+    assert surprise > 4
+    assert np.allclose(known.grid_sigma**2, surprise * np.diag(prior - gain @ prior[at]))
+
+
+def test_the_curve_is_smooth_beside_a_measured_batch():
+    known = estimate_of(paper([1.0 + b / 16 for b in GRID]), {32: Measured(2.4, 0.02)})
+    steps = np.diff(np.log(known.seconds[24:40]))
+    assert np.all(steps > 0) and steps.max() < 2 * steps.min()
+
+
+def test_errors_of_ratios_that_cannot_be_are_made_possible():
+    """1 is sure to be as 2 and 2 as 4, but 1 not as 4."""
+    on_paper = paper([1.0] * 3, (1, 2, 4), sigma=0.2)
+    torn = Paper(
+        on_paper.batch,
+        on_paper.seconds,
+        on_paper.sigma,
+        on_paper.grid,
+        np.array([[0, 0, 1], [0, 0, 0], [1, 0, 0]]) * 0.4,
+    )
+    known = estimate_of(torn, {1: Measured(1.2, 0.02), 2: Measured(1.25, 0.02)})
+    assert np.all(known.grid_seconds > 0.8) and np.all(known.grid_seconds < 1.3)
+    assert np.all(known.grid_sigma > 0.01)
 
 
 def test_on_a_noisy_machine_the_curve_is_nearer_than_prediction_or_measurement_and_its_intervals_hold():

@@ -313,6 +313,23 @@ def test_a_resumed_calibration_is_told_how_long_its_probes_took(store, child, mo
     assert told_s == [{}, dict.fromkeys(list(PROBES)[:3], 1.0)]
 
 
+@pytest.mark.parametrize("child", [(4, ChildDied)], indirect=True)
+def test_the_time_of_a_probe_that_killed_its_process_counts(store, child, monkeypatch):
+    now = iter(range(100))
+    monkeypatch.setattr(study.time, "monotonic", lambda: float(next(now)))
+    calibrated(store)
+    kept = journal.kept_probes(store, store.records(kind="calibration-run")[0].id)
+    assert [p.seconds for p in kept] == [1.0] * 4
+
+
+def test_probes_kept_by_a_version_that_did_not_time_them_count_as_none(store):
+    from ridgepoint.store import new_record
+
+    run = journal.open_run(store, HERE, "cpu")
+    store.append(new_record("probe", {"title": "a", "samples": []}, HERE, study=run.id))
+    assert [p.seconds for p in journal.kept_probes(store, run.id)] == [0.0]
+
+
 def test_stages_of_sparse_rows_at_other_hours_are_further_rounds(store):
     """Those of the same points and libraries, newest first; the base they were joined to does not matter."""
     from dataclasses import replace
@@ -336,10 +353,12 @@ def test_stages_of_sparse_rows_at_other_hours_are_further_rounds(store):
         store.append(record)
         return record
 
+    before = new_record("calibration-run", {"device": "cpu"}, HERE)
     torch_of_old = replace(HERE, versions={**HERE.versions, "torch": "0.1"})
     first, second = stage(1.0), stage(2.0)
     stage(3.0, k=32), stage(4.0, provenance=torch_of_old), stage(5.0, device="cuda")
     assert earlier() == [second.id, first.id]
+    assert journal.earlier(store, before, [visit(0.0)]) == [], "what came later is not earlier"
     store.append(new_record("calibration", {"probes": ["gone"], "stage": "sparse", "device": "cpu", "load": ""}, HERE))
     for seconds in (6.0, 7.0, 8.0, 9.0, 10.0):
         stage(seconds)

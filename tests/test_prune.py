@@ -261,6 +261,10 @@ def test_times_are_scaled_to_the_speed_that_the_base_was_calibrated_at():
         assert seconds(law) == pytest.approx(seconds(then), rel=1e-6)
         assert seconds(law, 0.0) == pytest.approx(seconds(then, 0.0), rel=1e-6)
     assert seconds(law_of(True, slower, lost=(0,))) == pytest.approx(3 * seconds(then), rel=1e-6), "as it stands"
+    only_hot = [s for s in drifting(dense, slower, 0) if s["probe"] == "sparse" or s["hot"]]
+    assert seconds(fit_sparse(beside_dense(only_hot, (dense,)), "test")[0]) == pytest.approx(
+        3 * seconds(then), rel=1e-6
+    )
     assert law_of(True, slower, same, (0.5, 4.0)).sigma == pytest.approx(then.sigma), "scaled, rounds are not apart"
     assert law_of(False, same, (1.2, 1.2), (1 / 1.2, 1.0)).sigma > 1.5 * then.sigma
     assert seconds(law_of(False, slower)) == pytest.approx(3 * seconds(then), rel=1e-6)
@@ -286,10 +290,6 @@ def test_a_target_has_sparse_rows_at_the_speed_of_its_base():
         return float(law.seconds(4, 500, 700, 1.0, density=0.2))
 
     assert at(3.0) == pytest.approx(at(1.0), rel=1e-6)
-    later = [{**s, "round": 1, "seconds": 1.2 * s["seconds"]} for s in base]
-    target = build_target([*base, *later], "x", {}, "x", "2026-01-01", "r")
-    assert target.repeat_sigma == pytest.approx(1.4826 * np.log(1.2) / 2**0.5)
-    assert build_target(base, "x", {}, "x", "2026-01-01", "r").repeat_sigma == 0.0
 
 
 def drifting(dense, slow, number, lost=False):

@@ -110,8 +110,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     code_residency: ResidencyLaw | None = None
     """Of an operator's code; where absent, as of weights."""
     correction: Correction | None = None
-    repeat_sigma: float = 0.0
-    """Standard deviation of the log of a time between visits minutes apart, by the rounds of its calibration; 0: unknown."""
+    repeat_sigma: float | None = None
+    """Standard deviation of the log of a network's time between visits, by the rounds of its calibration; None: not known."""
     checks: dict[str, str] = {}
     """Outcome of the calibration's self-checks, in words with figures."""
     sources: dict[str, str] = {}

@@ -29,6 +29,7 @@ from ridgepoint.study.fit_modules import with_modules
 from ridgepoint.study.fit_sparse import beside_dense, fit_sparse
 from ridgepoint.study.fit_training import with_training
 from ridgepoint.study.net import net_plan
+from ridgepoint.study.repeats import repeat_sigma
 from ridgepoint.workload import Linear, arithmetic_dtype
 
 __all__ = ["build_target"]
@@ -76,12 +77,10 @@ def build_target(
         target = with_module_context(with_context(target, samples, source), samples)
         target = with_training(with_compiled(target, samples, source), samples, source)
     checks = {**_checks(target, samples, repeats), **gpu_checks(samples)}
-    return msgspec.structs.replace(target, checks=checks, repeat_sigma=_repeat_sigma(repeats))
-
-
-def _repeat_sigma(repeats: Sequence[float]) -> float:
-    """Of one visit: a ratio of two has √2 as much."""
-    return robust_spread(np.log(repeats)) / 2**0.5 if repeats else 0.0
+    between = repeat_sigma(raw)
+    if between is not None:
+        checks["visits to a network"] = f"{100 * between:.0f} % apart (standard deviation of one)"
+    return msgspec.structs.replace(target, checks=checks, repeat_sigma=between)
 
 
 def _with_cold_code(target: Target, extra: Mapping[tuple[str, str], tuple[float, float]]) -> Target:

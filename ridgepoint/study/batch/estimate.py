@@ -1,6 +1,6 @@
 """The curve by batch as it is known: what was predicted and what was measured, each weighed by its error."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,8 @@ _Floats = npt.NDArray[np.float64]
 class Paper:
     """The predicted curve: step time by batch, dense, and how its errors hang together.
 
-    `batch` [n] ascending, with all of `grid` [g] in it; `apart` [n, g]: standard deviation of the log of the ratio of
-    step times at the two batches; `sigma` [n]: of a step time itself.
+    `batch` [n] ascending, with all of `grid` [g] in it; `apart` [g, g]: standard deviation of the log of the ratio of
+    step times at two batches of the grid; `sigma` [n]: of a step time itself.
     """
 
     batch: npt.NDArray[np.int64]
@@ -96,41 +96,42 @@ class Estimate:
 
 
 def estimate_of(paper: Paper, measured: Mapping[int, Measured]) -> Estimate:
-    """The predicted curve and the measured step times, each weighed by its error (Gaussian process regression on
-    log(measured / predicted); Rasmussen and Williams 2006, equations 2.23 and 2.24).
+    """The predicted curve and the measured step times, each weighed by its error: Gaussian process regression on
+    log(measured / predicted) at the batches of the grid (Rasmussen and Williams 2006, equations 2.23 and 2.24), interpolated in
+    log batch between them.
 
-    The prior has mean 0 and the covariance that `sigma` and `apart` imply; the noise is that of the measurements, as if they were
-    independent. Where they lie farther from the prediction than both errors allow (chi-squared per measurement above 1, the ratio
-    of Birge 1932), a factor that all batches share is left open as far as it must be, and where that is not enough, all of the
-    prior's errors are widened: a prediction that is wrong by a factor is not believed because it was sure of itself. Ignored:
-    that the widening is itself uncertain.
+    The prior has mean 0, the covariance that `sigma` and `apart` imply, and a factor that all batches share, as far as the
+    measurements together lie farther from the prediction than both errors allow (the moment estimate of DerSimonian and Laird
+    1986): a prediction that is wrong by a factor is not believed because it was sure of itself. Measurements that are farther
+    apart among themselves than that leave the curve as it is and widen all of its errors (the ratio of Birge 1932). The noise is
+    that of the measurements, as if they were independent. Ignored: that the factor and the widening are themselves uncertain.
     """
-    whole = paper.apart[paper.at]
     if not measured:
-        return Estimate(paper, paper.seconds, paper.sigma, whole)
+        return Estimate(paper, paper.seconds, paper.sigma, paper.apart)
     known = [i for i, batch in enumerate(paper.grid) if batch in measured]
     points = [measured[paper.grid[i]] for i in known]
     logs = np.log([p.seconds for p in points]) - np.log(paper.seconds[paper.at[known]])
-    noise = np.diag([p.sigma**2 for p in points])
-    shared = _shared(paper)
-    seen = _possible(shared[paper.at[known]][:, known])
-    common, wide = _widened(seen, noise, logs)
-    seen, shared, sigma2 = wide * seen + common, wide * shared + common, wide * paper.sigma**2 + common
-    gain = np.linalg.solve(seen + noise, shared[:, known].T).T
-    left = sigma2 - np.einsum("ij,ij->i", gain, shared[:, known])
-    pairs = shared[paper.at] - gain[paper.at] @ shared[paper.at][:, known].T
-    variance = np.diag(pairs)
-    apart = np.sqrt(np.maximum(variance[:, None] + variance[None, :] - pairs - pairs.T, 0.0))
-    return Estimate(paper, paper.seconds * np.exp(gain @ logs), np.sqrt(np.maximum(left, _LEAST**2)), apart)
+    noise, prior = np.diag([p.sigma**2 for p in points]), _possible(_prior(paper))
+    prior = prior + _common(prior[np.ix_(known, known)] + noise, logs)
+    total = prior[np.ix_(known, known)] + noise
+    gain = np.linalg.solve(total, prior[known]).T
+    wide = max(1.0, float(logs @ np.linalg.solve(total, logs)) / len(logs))
+    after = wide * (prior - gain @ prior[known])
+    variance = np.maximum(np.diag(after), _LEAST**2)
+    apart = np.sqrt(np.maximum(np.diag(after)[:, None] + np.diag(after)[None, :] - after - after.T, 0.0))
+    places, x = np.log(paper.grid), np.log(paper.batch)
+    seconds = paper.seconds * np.exp(np.interp(x, places, gain @ logs))
+    return Estimate(paper, seconds, np.interp(x, places, np.sqrt(variance)), apart)
 
 
 _LEAST = 1e-3
 """Standard deviation below which rounding decides."""
 
 
-def _shared(paper: Paper) -> _Floats:
-    """Covariance [n, g] of the log errors: var(a) + var(b) - var(a - b) = 2 cov(a, b)."""
-    return 0.5 * (paper.sigma[:, None] ** 2 + paper.sigma[paper.at][None, :] ** 2 - paper.apart**2)
+def _prior(paper: Paper) -> _Floats:
+    """Covariance [g, g] of the log errors: var(a) + var(b) - var(a - b) = 2 cov(a, b)."""
+    variance = paper.sigma[paper.at] ** 2
+    return 0.5 * (variance[:, None] + variance[None, :] - paper.apart**2)
 
 
 def _possible(covariance: _Floats) -> _Floats:
@@ -140,27 +141,8 @@ def _possible(covariance: _Floats) -> _Floats:
     return found
 
 
-def _widened(seen: _Floats, noise: _Floats, logs: _Floats) -> tuple[float, float]:
-    """The least variance of a common factor, and then the least factor on the prior, under which measurements are no surprise."""
-
-    def surprise(common: float, wide: float) -> float:
-        return float(logs @ np.linalg.solve(wide * seen + common + noise, logs)) / len(logs)
-
-    common = _least(lambda x: surprise(x, 1.0), float(np.min(np.diag(noise))))
-    return common, 1.0 + _least(lambda x: surprise(common, 1.0 + x), 1.0)
-
-
-def _least(surprise: Callable[[float], float], unit: float) -> float:
-    """The least x from 0 to `_MOST` units at which a falling function is at most 1; the end where it is nowhere."""
-    if surprise(0.0) <= 1.0:
-        return 0.0
-    low, high = 0.0, unit
-    while surprise(high) > 1.0 and high < _MOST * unit:
-        low, high = high, 4.0 * high
-    for _ in range(40):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if surprise(middle) > 1.0 else (low, middle)
-    return high
-
-
-_MOST = 4.0**12
+def _common(total: _Floats, logs: _Floats) -> float:
+    """Variance of a factor that all share: the square of their weighted mean, less what it would be without one."""
+    weights = np.linalg.solve(total, np.ones(len(logs)))
+    information = float(weights.sum())
+    return max(0.0, (float(weights @ logs) / information) ** 2 - 1.0 / information)

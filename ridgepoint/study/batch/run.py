@@ -117,7 +117,7 @@ def _measure(
     budget, but memory that ran out ends the curve there, and each batch is tried once."""
     paper, points = paper_of(question), list(before)
     total = sum(b <= question.limit for b in bet.grid) if effort.every_point else bet.points
-    while len(measured := known(points, question.setting.target.repeat_sigma)) < total:
+    while len(measured := known(points, question.setting.target)) < total:
         failed = [p.batch for p in points if p.measured_s is None]
         end = upto(question, points)
         if effort.every_point:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ridgepoint.hardware import Target
 from ridgepoint.prediction import Z80
 from ridgepoint.quantity import show_bytes
 from ridgepoint.store import Provenance, Record
@@ -18,14 +19,14 @@ from ridgepoint.study.units import unit_of
 __all__ = ["known", "settle_batch", "upto"]
 
 
-def known(points: Sequence[BatchPoint], repeat_sigma: float) -> dict[int, Measured]:
+def known(points: Sequence[BatchPoint], target: Target) -> dict[int, Measured]:
     """The measured step times; their error is half the interquartile range of the steps, what more steps do not mend, and how
-    far this machine's visits to the same point were apart when it was calibrated (`repeat_sigma`)."""
+    far visits to the same network were apart when the machine was calibrated, where that is known."""
     found = {}
     for p in points:
         if p.measured_s is not None and p.measured_low_s is not None:
             half = 1 - p.measured_low_s / p.measured_s
-            found[p.batch] = Measured(p.measured_s, math.hypot(SETTLED, half, repeat_sigma))
+            found[p.batch] = Measured(p.measured_s, math.hypot(SETTLED, half, target.repeat_sigma or 0.0))
     return found
 
 
@@ -41,7 +42,7 @@ def settle_batch(
 ) -> BatchAnswer:  # fmt: skip
     """The answer that follows from the points; computed from what is stored, so a resumed run ends alike."""
     points = sorted(points, key=lambda p: p.batch)
-    paper, measured = paper_of(question), known(points, question.setting.target.repeat_sigma)
+    paper, measured = paper_of(question), known(points, question.setting.target)
     estimate, end = estimate_of(paper, measured), upto(question, points)
     knee = knee_card(estimate.knee(end))
     slo = slo_card(question, estimate, end)
@@ -56,7 +57,7 @@ def settle_batch(
         curve=_curve(bet, estimate, measured, end), knee=knee, slo=slo, ran_out_at=min(out, default=None),
         energy=_energy(points), error=float(np.mean(errors)) if errors else None,
         verdict=_verdict(bet, words, points, errors), complete=complete,
-        flags=(*bet.flags, *flags, *_caveats(bet, provenance, complete), *unmeasured),
+        flags=(*bet.flags, *flags, *_caveats(question, bet, provenance, complete), *unmeasured),
         machine=dict(provenance.machine), versions=dict(provenance.versions),
     )  # fmt: skip
 
@@ -86,10 +87,14 @@ def _verdict(bet: BatchBet, words: str, points: Sequence[BatchPoint], errors: li
     return f"{words}{ran} (step times predicted within {100 * max(errors):.0f} %, {part})"
 
 
-def _caveats(bet: BatchBet, provenance: Provenance, complete: bool) -> list[str]:
+def _caveats(question: BatchQuestion, bet: BatchBet, provenance: Provenance, complete: bool) -> list[str]:
     out = [] if complete else ["interrupted: settled with the batches that were measured; the same command goes on"]
     if bet.machine_id not in ("", provenance.machine.get("machine_id")):
         out.append(f"predicted for {bet.target}, measured on another machine: the errors are of both")
+    if question.setting.target.repeat_sigma is None:
+        out.append(
+            f"how far visits to {bet.target} are apart is not known: a measured step counts as sure as its own spread"
+        )
     return out
 
 
