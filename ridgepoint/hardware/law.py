@@ -69,7 +69,7 @@ def lines_used(m: Array, density: Array) -> Array:
 def guesses(used: Array) -> Array:
     """How wrong a prefetcher guesses where a share `used` of the lines is read, in order: u²(1-u)³ over its greatest value, at
     2/5. It takes two lines in a row to start it, and what it fetches in vain is what is skipped. A description of what was
-    measured (docs/sparsity.md), not of a known circuit: the exponents come from a sweep (`benchmarks/prefetcher.py`)."""
+    measured (docs/sparsity.md), not of a known circuit: `benchmarks/prefetcher.py` sweeps the exponents."""
     used = np.asarray(used, float)
     return used**2 * (1.0 - used) ** 3 / (0.4**2 * 0.6**3)
 
