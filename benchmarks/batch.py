@@ -83,7 +83,8 @@ def one(model: str, side: str, isl: int, grid: tuple[int, ...], seconds: float, 
     first = ask_batch(model, side, isl=isl, grid=grid, room_bytes=room)
     few, whole = (run(model, side, isl, first.grid, seconds, store, every, room) for every in (False, True))
     swept = {p.batch: p.measured_s for p in whole.points if p.measured_s}
-    chosen = [p.batch for p in few.points if p.measured_s]
+    once = {p.batch: p.measured_s for p in few.points if p.measured_s}
+    chosen = list(once)
     left = [b for b in first.grid if b in swept and b not in chosen]
     known = {p.batch: p.seconds for p in few.curve}
     alone = dict(zip(first.grid, few.bet.curve.seconds, strict=True))
@@ -94,7 +95,7 @@ def one(model: str, side: str, isl: int, grid: tuple[int, ...], seconds: float, 
         "known_s": known, "predicted_s": alone, "knee": few.knee.batch, "knee_low": few.knee.low, "knee_high": few.knee.high,
         "knee_swept": knee, "knee_predicted": few.bet.knee.batch,
         "steps_apart": abs(first.grid.index(few.knee.batch) - first.grid.index(knee)),
-        "again": mape({p.batch: p.measured_s for p in few.points if p.measured_s}, swept, [b for b in chosen if b in swept]),
+        "again": mape(once, swept, [b for b in chosen if b in swept]),
         "mape": mape(known, swept, left), "predicted_mape": mape(alone, swept, left), "slo_s": few.slo.bound_s,
         "slo_batch": few.slo.batch, "slo_low": few.slo.low, "slo_high": few.slo.high,
         "slo_swept": crossing(swept, few.slo.bound_s),

@@ -30,33 +30,37 @@ def sparsity_figures(records: Path) -> dict[str, str]:
             found["sparsity.moved.most"] = _percent(moved["most"])
             found["sparsity.moved.middle"] = _percent(moved["mean"] / math.sqrt(2.0))
         for kind, score in record["score"].items():
-            found |= {
-                f"sparsity.{kind}.mape": _percent(score["mape"]),
-                f"sparsity.{kind}.sign": f"{score['signs_right']} of {score['effects']}",
-            }
+            found |= _score(kind, score)
     if record := read_record(records, "sparsity-before.json"):
-        rows = record["score"]["rows"]
-        found["sparsity.before.mape"] = _percent(rows["mape"])
-        found["sparsity.before.sign"] = f"{rows['signs_right']} of {rows['effects']}"
+        found |= _score("before", record["score"]["rows"])
     if record := read_record(records, "gathers.json"):
         found["gathers.table"] = f"\n{_gathers(record['points'])}\n"
     if record := read_record(records, "prefetcher.json"):
-        best = record["best"]
-        found["prefetcher.law"], found["prefetcher.without"], found["prefetcher.best"] = (
-            _percent(math.expm1(e["error"])) for e in (record["law"], record["without"], best)
-        )
-        found["prefetcher.law.elsewhere"], found["prefetcher.without.elsewhere"], found["prefetcher.best.elsewhere"] = (
-            _percent(math.expm1(e["elsewhere"])) for e in (record["law"], record["without"], best)
-        )
-        there = min(record["sweep"], key=lambda x: x["elsewhere"])
-        found["prefetcher.elsewhere.exponents"] = f"{there['p']:g} and {there['q']:g}"
-        found["prefetcher.elsewhere.best"] = _percent(math.expm1(there["elsewhere"]))
-        found["prefetcher.exponents"] = f"{best['p']:g} and {best['q']:g}"
-        found["prefetcher.shapes"] = str(record["shapes"])
+        found |= _prefetcher(record)
     if record := read_record(records, "pruned.json"):
         found["pruned.windows"] = str(record["windows"])
         found["pruned.table"] = f"\n{_losses(record)}\n"
         found["pruned.outputs"] = f"\n{_outputs(record['outputs'])}\n"
+    return found
+
+
+def _score(name: str, score: dict[str, Any]) -> dict[str, str]:
+    return {
+        f"sparsity.{name}.mape": _percent(score["mape"]),
+        f"sparsity.{name}.sign": f"{score['signs_right']} of {score['effects']}",
+    }
+
+
+def _prefetcher(record: dict[str, Any]) -> dict[str, str]:
+    best, there = record["best"], min(record["sweep"], key=lambda x: x["elsewhere"])
+    found = {
+        "prefetcher.shapes": str(record["shapes"]), "prefetcher.exponents": f"{best['p']:g} and {best['q']:g}",
+        "prefetcher.elsewhere.exponents": f"{there['p']:g} and {there['q']:g}",
+        "prefetcher.elsewhere.best": _percent(math.expm1(there["elsewhere"])),
+    }  # fmt: skip
+    for name in ("law", "without", "best"):
+        found[f"prefetcher.{name}"] = _percent(math.expm1(record[name]["error"]))
+        found[f"prefetcher.{name}.elsewhere"] = _percent(math.expm1(record[name]["elsewhere"]))
     return found
 
 

@@ -200,6 +200,7 @@ def test_a_third_is_measured_and_the_rest_is_the_prediction_scaled(store):
         if p.how == "measured":
             assert p.seconds == pytest.approx(session.seconds(p.batch), rel=0.05)
         assert p.low < p.seconds < p.high and p.tokens_per_s == pytest.approx(p.batch / p.seconds)
+    assert {p.batch: p.measured_s for p in answer.points} == {b: session.seconds(b) for b in session.asked}
     assert answer.error == pytest.approx(np.mean([abs(p.predicted_s / p.measured_s - 1) for p in answer.points]))
 
 

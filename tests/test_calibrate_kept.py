@@ -15,7 +15,7 @@ from ridgepoint.errors import BadInput, MachineBusy
 from ridgepoint.measurement.busy import load_between, snapshot
 from ridgepoint.measurement.calibrate import run, scaling
 from ridgepoint.measurement.session import ChildDied, Session
-from ridgepoint.store import Provenance, Store
+from ridgepoint.store import Provenance, Store, new_record
 from ridgepoint.study import calibrate as study
 from ridgepoint.study import journal
 from ridgepoint.study.provenance import provenance
@@ -169,8 +169,6 @@ def test_a_finished_calibration_is_not_gone_on_with(store, child):
 
 
 def test_a_calibration_stored_with_its_samples_can_still_be_fitted(store):
-    from ridgepoint.store import new_record
-
     old = new_record("calibration", {"samples": [{"n": 8}], "load": "", "device": "cpu"}, HERE)
     store.append(old)
     assert study.refit(store, old, "x") == [8]
@@ -323,8 +321,6 @@ def test_the_time_of_a_probe_that_killed_its_process_counts(store, child, monkey
 
 
 def test_probes_kept_by_a_version_that_did_not_time_them_count_as_none(store):
-    from ridgepoint.store import new_record
-
     run = journal.open_run(store, HERE, "cpu")
     store.append(new_record("probe", {"title": "a", "samples": []}, HERE, study=run.id))
     assert [p.seconds for p in journal.kept_probes(store, run.id)] == [0.0]
@@ -332,9 +328,6 @@ def test_probes_kept_by_a_version_that_did_not_time_them_count_as_none(store):
 
 def test_stages_of_sparse_rows_at_other_hours_are_further_rounds(store):
     """Those of the same points and libraries, newest first; the base they were joined to does not matter."""
-    from dataclasses import replace
-
-    from ridgepoint.store import new_record
 
     def visit(seconds, k=64):
         return {"probe": "sparse", "m": 1, "n": 8, "k": k, "stored": 9, "hot": False, "round": 0, "seconds": seconds}

@@ -102,7 +102,8 @@ def _figures(answer: BatchAnswer) -> str:
     head += ["MFU"] if bet.curve.flops else []
     rows = []
     for i, gain in enumerate(gains([p.seconds for p in answer.curve], bet.grid)):
-        p, seen = answer.curve[i], point_at(answer, answer.curve[i].batch)
+        p = answer.curve[i]
+        seen = point_at(answer, p.batch)
         words = [
             str(p.batch), show_time(bet.curve.seconds[i]), span_words(bet.curve.low[i], bet.curve.high[i]),
             measured_words(p, seen), error_words(seen), show_time(p.seconds), span_words(p.low, p.high),

@@ -90,12 +90,12 @@ def _calibrate(
         for probe in probes:
             keep_probe(store, run, probe, provenance)
     flags = [*(["rehearsal"] if rehearse else []), *(["resumed"] if kept else [])]
-    ids = [r.id for r in store.records(kind="probe", study=run.id)]
-    content = {"load": "; ".join(loads), "device": device, "probes": ids}
+    finished = store.records(kind="probe", study=run.id)
+    content = {"load": "; ".join(loads), "device": device, "probes": [r.id for r in finished]}
     if base is not None:
         content |= {"stage": stage, "base": base.id, "beside": _beside(store, base, stage)}
     if stage == "sparse":
-        samples = [s for p in kept_probes(store, run.id) for s in p.samples]
+        samples = [s for r in finished for s in r.body["samples"]]
         content |= {"earlier": [] if fresh else earlier(store, run, samples)}
     record = new_record("calibration", content, provenance, study=run.id, flags=flags)
     store.append(record)

@@ -12,6 +12,7 @@ from ridgepoint.hardware.law import LONG_K, block_pairs, decode_terms, linear_te
 from ridgepoint.hardware.nonnegative import fit_nonnegative
 
 __all__ = [
+    "by_point",
     "cold_code",
     "fit_attention",
     "fit_linear",
@@ -36,11 +37,8 @@ def merge_rounds(samples: Iterable[Sample]) -> tuple[list[Sample], list[float]]:
     of sparse rows: they gather from the core's own caches, which a neighbour on the same core shares at any time, and the
     luckiest is twice as fast as what a network meets.
     """
-    points: dict[str, list[Sample]] = defaultdict(list)
-    for s in samples:
-        points[str(sorted((k, str(v)) for k, v in s.items() if k not in _MEASURED))].append(s)
     merged, ratios = [], []
-    for rounds in points.values():
+    for rounds in by_point(samples):
         if rounds[0]["probe"] in _SHARED:
             merged.append({**rounds[0], "seconds": float(np.mean([s["seconds"] for s in rounds]))})
         elif rounds[0]["probe"] == "sparse":
@@ -53,6 +51,14 @@ def merge_rounds(samples: Iterable[Sample]) -> tuple[list[Sample], list[float]]:
         else:
             merged.append(_best_rates(rounds))
     return merged, ratios
+
+
+def by_point(samples: Iterable[Sample]) -> Iterable[list[Sample]]:
+    """The samples of each point, of all its rounds in the order in which they were taken."""
+    points: dict[str, list[Sample]] = defaultdict(list)
+    for s in samples:
+        points[str(sorted((k, str(v)) for k, v in s.items() if k not in _MEASURED))].append(s)
+    return points.values()
 
 
 def _middle(rounds: Sequence[Sample]) -> Sample:

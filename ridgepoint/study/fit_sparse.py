@@ -23,7 +23,7 @@ def fit_sparse(samples: Iterable[Sample], source: str) -> tuple[LinearLaw, ...]:
     """
     groups: dict[tuple[str, ...], list[Sample]] = defaultdict(list)
     for s in samples:
-        if s["probe"] == "sparse" and "absent" not in s:
+        if _is_rows(s):
             groups[s["kernel"], s["rung"], s["act"]].append(s)
     return tuple(_law(key, group, source) for key, group in groups.items())
 
@@ -43,12 +43,15 @@ def beside_dense(samples: Sequence[Sample], dense: Sequence[LinearLaw]) -> list[
             rounds[_round(s)].append(s)
     drifts = {key: _drift(law, reference) for key, reference in rounds.items()} if law is not None else {}
     known = {hot for _, hot in drifts}
-    sparse = (s["probe"] == "sparse" and "absent" not in s for s in samples)
-    return [
-        _scaled(s, drifts) if of_rows else s
-        for s, of_rows in zip(samples, sparse, strict=True)
-        if not of_rows or _round(s) in drifts or s["hot"] not in known
-    ]
+
+    def lost(sample: Sample) -> bool:
+        return _is_rows(sample) and sample["hot"] in known and _round(sample) not in drifts
+
+    return [_scaled(s, drifts) if _is_rows(s) else s for s in samples if not lost(s)]
+
+
+def _is_rows(sample: Sample) -> bool:
+    return sample["probe"] == "sparse" and "absent" not in sample
 
 
 def _round(sample: Sample) -> tuple[int, bool]:

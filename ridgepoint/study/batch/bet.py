@@ -73,10 +73,8 @@ def paper_of(question: BatchQuestion) -> Paper:
     if len(batch) > _DENSE:
         batch = np.unique(np.r_[np.round(np.geomspace(grid[0], grid[-1], _DENSE)).astype(int), grid])
     time = step_time(at_batch(plan, batch[:, None].astype(float)), target)  # type: ignore[arg-type]
-    one, other = (
-        step_time(at_batch(plan, x), target)
-        for x in (np.asarray(grid, float)[:, None], np.asarray(grid, float)[None, :])
-    )  # type: ignore[arg-type]
+    rows = np.asarray(grid, float)[:, None]
+    one, other = (step_time(at_batch(plan, x), target) for x in (rows, rows.T))  # type: ignore[arg-type]
     apart = np.array(np.broadcast_to(ratio_sigma(one, other), (len(grid), len(grid))))
     np.fill_diagonal(apart, 0.0)
     seconds, sigma = (np.array(np.broadcast_to(x, (len(batch), 1))[:, 0]) for x in (time.seconds, time.sigma))

@@ -117,11 +117,11 @@ def estimate_of(paper: Paper, measured: Mapping[int, Measured]) -> Estimate:
     gain = np.linalg.solve(total, prior[known]).T
     wide = max(1.0, float(logs @ np.linalg.solve(total, logs)) / len(logs))
     after = wide * (prior - gain @ prior[known])
-    variance = np.maximum(np.diag(after), _LEAST**2)
-    apart = np.sqrt(np.maximum(np.diag(after)[:, None] + np.diag(after)[None, :] - after - after.T, 0.0))
+    variance = np.diag(after)
+    apart = np.sqrt(np.maximum(variance[:, None] + variance[None, :] - after - after.T, 0.0))
     places, x = np.log(paper.grid), np.log(paper.batch)
     seconds = paper.seconds * np.exp(np.interp(x, places, gain @ logs))
-    return Estimate(paper, seconds, np.interp(x, places, np.sqrt(variance)), apart)
+    return Estimate(paper, seconds, np.interp(x, places, np.sqrt(np.maximum(variance, _LEAST**2))), apart)
 
 
 _LEAST = 1e-3

@@ -65,9 +65,8 @@ def settle_batch(
 def _curve(bet: BatchBet, estimate: Estimate, measured: dict[int, Measured], end: int) -> tuple[CurvePoint, ...]:
     out = []
     for i, batch in enumerate(bet.grid):
-        seconds, sigma = float(estimate.grid_seconds[i]), float(estimate.grid_sigma[i])
+        seconds, spread = float(estimate.grid_seconds[i]), float(np.exp(Z80 * estimate.grid_sigma[i]))
         how = "measured" if batch in measured else "scaled prediction" if measured else "prediction"
-        spread = float(np.exp(Z80 * sigma))
         out.append(
             CurvePoint(
                 batch=batch, seconds=seconds, low=seconds / spread, high=seconds * spread,
